@@ -1,0 +1,111 @@
+"""Shards: token ids in a memory-mapped file, with the place where each document ends.
+
+Why: tokenising costs minutes and memory, reading ids costs neither. A shard is made once for a corpus and a tokenizer
+(its name is the hash of both), appended to block by block and renamed when whole; training maps it and touches only the
+pages it needs, so memory stays flat however large the corpus is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from duihua.errors import DataError
+from duihua.files import read_json, sync_directory, write_json
+
+BLOCK_DOCUMENTS = 512
+"""Documents tokenised at once."""
+
+
+class Encoder(Protocol):
+    """What a shard needs of a tokenizer."""
+
+    @property
+    def vocabulary_size(self) -> int: ...
+    @property
+    def end_of_text_id(self) -> int: ...
+    def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
+
+
+class Shard:
+    """A mapped shard. ids: all tokens, each document followed by the end-of-text token. ends: index after each document."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.about = read_json(directory / "shard.json")
+        self.ids: npt.NDArray[np.unsignedinteger] = np.memmap(
+            directory / "ids.bin", dtype=self.about["dtype"], mode="r"
+        )
+        self.ends: npt.NDArray[np.int64] = np.fromfile(directory / "ends.bin", dtype=np.int64)
+        if len(self.ids) != self.about["tokens"] or len(self.ends) != self.about["documents"]:
+            raise DataError(
+                "the shard's files do not fit its description", where=str(directory), remedy="Remove the folder"
+            )
+
+    @property
+    def tokens(self) -> int:
+        return int(self.about["tokens"])
+
+    @property
+    def documents(self) -> int:
+        return int(self.about["documents"])
+
+    @property
+    def text_bytes(self) -> int:
+        """UTF-8 bytes of the text, end-of-text tokens not counted."""
+        return int(self.about["bytes"])
+
+    def document(self, index: int) -> npt.NDArray[np.unsignedinteger]:
+        """Ids of one document with its end-of-text token."""
+        start = int(self.ends[index - 1]) if index else 0
+        return self.ids[start : int(self.ends[index])]
+
+
+def write_shard(directory: Path, texts: Iterable[str], tokenizer: Encoder) -> Shard:
+    """Tokenise `texts` into `directory`, atomically. Raises DataError when there is no text."""
+    aside = directory.with_name(f".{directory.name}.{os.getpid()}.part")
+    aside.mkdir(parents=True, exist_ok=True)
+    dtype = np.dtype(np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32)
+    end = tokenizer.end_of_text_id
+    tokens = text_bytes = 0
+    ends: list[int] = []
+    with open(aside / "ids.bin", "wb") as file:
+        for block in _blocks(texts, BLOCK_DOCUMENTS):
+            text_bytes += sum(len(text.encode("utf-8")) for text in block)
+            for ids in tokenizer.encode_batch(block):
+                np.asarray([*ids, end], dtype=dtype).tofile(file)
+                tokens += len(ids) + 1
+                ends.append(tokens)
+        file.flush()
+        os.fsync(file.fileno())
+    if not ends:
+        raise DataError("there is no text in it", where=str(directory.name), remedy="Check the sources of the corpus")
+    np.asarray(ends, dtype=np.int64).tofile(aside / "ends.bin")
+    write_json(
+        aside / "shard.json", {"dtype": dtype.name, "tokens": tokens, "documents": len(ends), "bytes": text_bytes}
+    )
+    os.rename(aside, directory)
+    sync_directory(directory.parent)
+    return Shard(directory)
+
+
+def cached_shard(cache: Path, key: str, texts: Iterable[str], tokenizer: Encoder) -> Shard:
+    """The shard of `key` below `cache`, written first if it is not there. The key must name text and tokenizer both."""
+    directory = cache / key
+    return Shard(directory) if (directory / "shard.json").exists() else write_shard(directory, texts, tokenizer)
+
+
+def _blocks(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    block: list[str] = []
+    for text in texts:
+        block.append(text)
+        if len(block) == size:
+            yield block
+            block = []
+    if block:
+        yield block

@@ -1,0 +1,1 @@
+"""One training loop for every stage that follows a gradient."""

@@ -1,0 +1,103 @@
+"""Shards and the stream of pre-training batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from duihua.data.loaders import StreamedBatches
+from duihua.data.shards import Shard, cached_shard, write_shard
+from duihua.errors import DataError
+
+
+class Letters:
+    """A tokenizer of single letters; 0 ends a text."""
+
+    vocabulary_size = 128
+    end_of_text_id = 0
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        return [[ord(c) for c in text] for text in texts]
+
+
+TEXTS = ["abc", "defgh", "i", "jklmnopqrstuvwxyz"]
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Shard:
+    return write_shard(tmp_path / "shard", TEXTS, Letters())
+
+
+def stream(batches: StreamedBatches, steps: int) -> list[int]:
+    return [int(i) for _ in range(steps) for batch in batches.next() for i in batch["targets"].flatten()]
+
+
+def test_a_shard_holds_every_document_with_its_end(shard: Shard) -> None:
+    assert shard.documents == 4
+    assert shard.tokens == sum(len(t) + 1 for t in TEXTS)
+    assert shard.text_bytes == sum(len(t) for t in TEXTS)
+    assert [bytes(shard.document(i).astype(np.uint8)).decode() for i in range(4)] == [t + "\0" for t in TEXTS]
+
+
+def test_a_cached_shard_is_not_written_twice(tmp_path: Path) -> None:
+    cached_shard(tmp_path, "key", TEXTS, Letters())
+    again = cached_shard(tmp_path, "key", iter(()), Letters())
+    assert again.documents == 4
+
+
+def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no text"):
+        write_shard(tmp_path / "shard", [], Letters())
+
+
+def test_every_token_of_an_epoch_is_a_target_once(shard: Shard) -> None:
+    batches = StreamedBatches([shard], [1.0], rows=2, length=3, micro_batches=1, seed=5, end_id=0)
+    found = stream(batches, 5)  # 30 tokens are one epoch
+    assert Counter(found) == Counter(int(i) for i in shard.ids)
+    assert batches.document == 4
+
+
+def test_inputs_are_the_targets_one_place_earlier_across_rows_and_batches(shard: Shard) -> None:
+    batches = StreamedBatches([shard], [1.0], rows=2, length=3, micro_batches=2, seed=5, end_id=0)
+    pairs = [
+        (i, t)
+        for _ in range(3)
+        for b in batches.next()
+        for i, t in zip(b["token_ids"].flatten(), b["targets"].flatten(), strict=True)
+    ]
+    inputs, targets = torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
+    assert int(inputs[0]) == 0
+    assert torch.equal(inputs[1:], targets[:-1])
+
+
+def test_epochs_and_seeds_order_the_documents_differently(shard: Shard) -> None:
+    batches = StreamedBatches([shard], [1.0], rows=2, length=3, micro_batches=1, seed=5, end_id=0)
+    first, second = stream(batches, 5), stream(batches, 5)
+    other = stream(StreamedBatches([shard], [1.0], 2, 3, 1, seed=6, end_id=0), 5)
+    assert first != second
+    assert first != other
+    assert Counter(first) == Counter(second) == Counter(other)
+
+
+@pytest.mark.parametrize("after", [1, 4, 7])
+def test_the_stream_goes_on_from_its_state(shard: Shard, after: int) -> None:
+    whole = StreamedBatches([shard], [1.0], 2, 3, 1, seed=5, end_id=0)
+    stream(whole, after)
+    resumed = StreamedBatches([shard], [1.0], 2, 3, 1, seed=5, end_id=0)
+    resumed.load_state_dict(whole.state_dict())
+    assert torch.equal(whole.next()[0]["token_ids"], resumed.next()[0]["token_ids"])
+    assert stream(whole, 6) == stream(resumed, 6)
+
+
+def test_a_source_that_counts_double_is_read_twice_an_epoch(shard: Shard, tmp_path: Path) -> None:
+    small = write_shard(tmp_path / "small", ["!!"], Letters())
+    batches = StreamedBatches([shard, small], [0.5, 2.0], rows=1, length=1, micro_batches=1, seed=1, end_id=0)
+    count = 0
+    while batches.epoch == 0 and count < 100:
+        found = int(batches.next()[0]["targets"][0, 0])
+        count += found == ord("!")
+    assert count == 4

@@ -1,0 +1,320 @@
+"""Bundles: a model as a directory that is at the same time a Hugging Face Qwen3 directory.
+
+    config.json  model.safetensors  tokenizer.json  tokenizer_config.json  chat_template.jinja
+    generation_config.json  README.md
+
+A policy bundle is a `Qwen3ForCausalLM` directory; a reward bundle a `Qwen3ForSequenceClassification` one
+(`score.weight`, no bias), whose normalisation stands in config.json under `duihua`, a key that other programs ignore.
+A Qwen3 directory from elsewhere loads in the same way. Files are written aside, synced and renamed; weights are read
+from safetensors only, because a pickle file can run any program when it is opened.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from duihua.errors import BundleError, DuihuaError
+from duihua.files import read_json, require_space, sync_directory, write_json
+from duihua.models.config import DecoderConfig
+from duihua.models.decoder import Decoder
+from duihua.models.heads import ScoredDecoder
+from duihua.models.hugging_face import Kind, config_mapping, read_config, tensor_name
+from duihua.models.model_card import ModelCard, card_text, merge_terms
+from duihua.text.tokenizer import AbsentTokenizer, Tokenizer, read_stop_ids
+from duihua.version import __version__
+
+FORMAT = 1
+"""Number of the bundle layout; raised when an older duihua could not read a newer bundle rightly."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """A reward model's scores less `mean`, over `standard_deviation`, are about N(0, 1) on the reference policy."""
+
+    mean: float
+    standard_deviation: float
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded model. network: `Decoder` when kind is "policy", `ScoredDecoder` when it is "reward".
+
+    tokenizer: raises BundleError at first use where the directory has none. terms: of the data that the model was made
+    from, a mapping a source (name, language, licence, homepage, attribution, note). stop_ids: ids that end a
+    reply. normalisation: of a reward model of ours.
+    """
+
+    network: Decoder | ScoredDecoder
+    tokenizer: Tokenizer
+    config: DecoderConfig
+    directory: Path
+    kind: Kind
+    terms: list[dict[str, str]]
+    stop_ids: tuple[int, ...]
+    normalisation: Normalisation | None = None
+
+    @property
+    def policy(self) -> Decoder:
+        """The decoder; BundleError where this is a reward bundle."""
+        if isinstance(self.network, Decoder):
+            return self.network
+        raise BundleError(
+            "this is a reward model, which writes no text", where=str(self.directory), remedy="Use a policy"
+        )
+
+    @property
+    def reward(self) -> ScoredDecoder:
+        """The scored decoder; BundleError where this is a policy bundle."""
+        if isinstance(self.network, ScoredDecoder):
+            return self.network
+        raise BundleError("this model has no score", where=str(self.directory), remedy="Use a reward bundle")
+
+
+# -- saving -----------------------------------------------------------------------------------------------------------
+
+
+def save_bundle(
+    directory: Path,
+    network: nn.Module,
+    tokenizer: Tokenizer,
+    card: ModelCard,
+    dtype: str = "float32",
+    *,
+    normalisation: Normalisation | None = None,
+) -> None:
+    """Write `network` (a `Decoder` or `ScoredDecoder`) with its tokenizer and card into `directory`.
+
+    dtype: "float32", "bfloat16" or "float16", of the stored weights. Other files in the directory stay. A new directory
+    appears whole or not at all; in an existing one config.json is put last, so that half a bundle is never read as one.
+    """
+    if not isinstance(network, Decoder | ScoredDecoder):
+        raise TypeError(f"a bundle holds a Decoder or a ScoredDecoder, not {type(network).__name__}")
+    directory = Path(directory)
+    kind: Kind = "policy" if isinstance(network, Decoder) else "reward"
+    weights = {name: weight.to(DTYPES[dtype]).contiguous() for name, weight in _stored(network).items()}
+    require_space(directory, int(1.05 * sum(w.numel() * w.element_size() for w in weights.values())) + (4 << 20))
+    fresh = not directory.exists()
+    folder, name = (directory.parent, f".{directory.name}") if fresh else (directory, ".bundle")
+    for remains in folder.glob(f"{glob.escape(name)}.*.part"):  # of a process that was killed while saving
+        shutil.rmtree(remains, ignore_errors=True)
+    aside = folder / f"{name}.{os.getpid()}.part"
+    aside.mkdir(parents=True)
+    try:
+        save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
+        with open(aside / WEIGHTS, "rb") as file:
+            os.fsync(file.fileno())
+        config = config_mapping(network.config, kind, dtype) | _token_settings(tokenizer)
+        config["duihua"] = {
+            "format": FORMAT,
+            "version": __version__,
+            "stage": card.stage,
+            "terms": [dict(terms) for terms in merge_terms(card.terms)],
+            **({"normalisation": asdict(normalisation)} if normalisation else {}),
+        }
+        write_json(aside / "config.json", config)
+        shutil.copymode(aside / "config.json", aside / WEIGHTS)  # safetensors makes it readable by the owner alone
+        if not isinstance(tokenizer, AbsentTokenizer):
+            tokenizer.save(aside)
+            ends = {"eos_token_id": list(tokenizer.stop_ids), "pad_token_id": tokenizer.pad_id}
+            write_json(aside / "generation_config.json", ends)
+        parameters = sum(weight.numel() for weight in weights.values())
+        text = card_text(card, parameters, asdict(network.config), __version__)
+        (aside / "README.md").write_text(text, encoding="utf-8")
+        _move_into_place(aside, directory, fresh)
+    except OSError as error:
+        problem = f"cannot write the bundle: {error.strerror or error}"
+        raise BundleError(problem, where=str(directory), remedy="Free some space or choose another folder") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _stored(network: Decoder | ScoredDecoder) -> dict[str, Tensor]:
+    """Qwen3's name -> tensor. A tied head is stored once; a reward bundle has no head for tokens."""
+    left_out = network.config.tied_embeddings or isinstance(network, ScoredDecoder)
+    return {
+        tensor_name(name): weight.detach().cpu()
+        for name, weight in network.named_parameters(remove_duplicate=False)
+        if not (left_out and name.endswith("head.weight"))
+    }
+
+
+def _token_settings(tokenizer: Tokenizer) -> dict[str, Any]:
+    if isinstance(tokenizer, AbsentTokenizer):
+        return {}
+    # pad_token_id also tells transformers' reward model which tokens to pass over at the end of a row.
+    return {"bos_token_id": None, "eos_token_id": tokenizer.im_end_id, "pad_token_id": tokenizer.pad_id}
+
+
+def _move_into_place(aside: Path, directory: Path, fresh: bool) -> None:
+    if fresh:
+        sync_directory(aside)
+        aside.replace(directory)
+        sync_directory(directory.parent)
+        return
+    (directory / "config.json").unlink(missing_ok=True)
+    sync_directory(directory)
+    for file in sorted(aside.iterdir(), key=lambda file: file.name == "config.json"):
+        file.replace(directory / file.name)
+    sync_directory(directory)
+
+
+# -- loading ----------------------------------------------------------------------------------------------------------
+
+
+def load_bundle(directory: str | Path, device: str = "cpu", dtype: str = "float32") -> Bundle:
+    """Read a bundle of ours or a Qwen3 directory, sharded or not, tied or not, stored in any float dtype.
+
+    dtype: of the weights in memory. Raises BundleError for whatever is missing, broken or not supported; missing
+    tensors are named all at once.
+    """
+    directory = Path(directory)
+    mapping = _read_object(directory / "config.json", directory)
+    ours = _read_ours(mapping, directory)
+    config, kind = read_config(mapping, str(directory / "config.json"))
+    tokenizer = Tokenizer.load(directory)
+    if not isinstance(tokenizer, AbsentTokenizer) and tokenizer.vocabulary_size > config.vocabulary_size:
+        raise BundleError(
+            f"the tokenizer has {tokenizer.vocabulary_size} ids, the embedding {config.vocabulary_size} rows",
+            where=str(directory),
+            remedy="Copy the tokenizer that the model was trained with",
+        )
+    with torch.device("meta"):  # shapes only: no time is spent on random values that are replaced at once
+        network: Decoder | ScoredDecoder = Decoder(config)
+        if isinstance(network, Decoder) and kind == "reward":
+            network = ScoredDecoder(network)
+    _fill(network, directory, DTYPES[dtype])
+    stop_ids = read_stop_ids(directory) if isinstance(tokenizer, AbsentTokenizer) else tokenizer.stop_ids
+    return Bundle(
+        network=network.to(device).eval(),
+        tokenizer=tokenizer,
+        config=config,
+        directory=directory,
+        kind=kind,
+        terms=ours.get("terms", []),
+        stop_ids=stop_ids,
+        normalisation=Normalisation(**ours["normalisation"]) if "normalisation" in ours else None,
+    )
+
+
+def _fill(network: Decoder | ScoredDecoder, directory: Path, dtype: torch.dtype) -> None:
+    """Put the directory's tensors in place of the network's empty ones."""
+    decoder = network.decoder if isinstance(network, ScoredDecoder) else network
+    tied = network.config.tied_embeddings or isinstance(network, ScoredDecoder)
+    wanted = {
+        tensor_name(name): (name, weight.shape)
+        for name, weight in network.named_parameters(remove_duplicate=False)
+        if not (tied and name.endswith("head.weight"))
+    }
+    passed_over = {"lm_head.weight"} if tied else set()
+    found: dict[str, Tensor] = {}
+    for file, names in _weight_files(directory):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                held = set(tensors.keys())
+                for name in sorted(held if names is None else names & held):
+                    if name in passed_over or name.endswith("rotary_emb.inv_freq"):
+                        continue
+                    if name not in wanted:
+                        raise BundleError(
+                            f"holds {name}, for which a Qwen3 decoder has no place",
+                            where=str(file),
+                            remedy="Use a Qwen3 model",
+                        )
+                    shape = tuple(tensors.get_slice(name).get_shape())
+                    if shape != tuple(wanted[name][1]):
+                        raise BundleError(
+                            f"{name} has shape {shape}, config.json expects {tuple(wanted[name][1])}",
+                            where=str(file),
+                            remedy="Fetch config.json and the weights from the same place",
+                        )
+                    found[name] = tensors.get_tensor(name).to(dtype, copy=True)  # off the file, aligned
+        except (SafetensorError, OSError) as error:
+            raise BundleError(
+                f"broken safetensors file: {error}", where=str(file), remedy="Fetch or train the model again"
+            ) from error
+    missing = sorted(wanted.keys() - found.keys())
+    if missing:
+        raise BundleError(
+            f"{len(missing)} tensors are missing: {', '.join(missing)}",
+            where=str(directory),
+            remedy="Fetch all weight files again",
+        )
+    network.load_state_dict({wanted[name][0]: weight for name, weight in found.items()}, strict=False, assign=True)
+    if tied:  # also in a reward bundle: its token head is never used, and so costs no memory
+        decoder.head.weight = decoder.embedding.weight
+    assert not any(weight.is_meta for weight in network.parameters())
+
+
+def _weight_files(directory: Path) -> Iterable[tuple[Path, set[str] | None]]:
+    """Each safetensors file with the names to take from it (None: all)."""
+    if (directory / WEIGHTS).is_file():
+        return [(directory / WEIGHTS, None)]
+    if (directory / INDEX).is_file():
+        weight_map = _read_object(directory / INDEX, directory).get("weight_map")
+        if not isinstance(weight_map, Mapping) or not weight_map:
+            raise BundleError("has no weight_map", where=str(directory / INDEX), remedy="Fetch the file again")
+        shards: dict[str, set[str]] = {}
+        for name, shard in weight_map.items():
+            if not isinstance(shard, str) or Path(shard).name != shard:
+                raise BundleError(f"{shard!r} is not a file of this directory", where=str(directory / INDEX))
+            shards.setdefault(shard, set()).add(name)
+        absent = [shard for shard in sorted(shards) if not (directory / shard).is_file()]
+        if absent:
+            problem = f"of {len(shards)} weight files, these are missing: {', '.join(absent)}"
+            raise BundleError(problem, where=str(directory), remedy="Fetch them from the same place")
+        return [(directory / shard, shards[shard]) for shard in sorted(shards)]
+    pickles = [file.name for form in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in sorted(directory.glob(form))]
+    if pickles:
+        raise BundleError(
+            f"has its weights only as pickle ({', '.join(pickles)}), which can run any program when opened",
+            where=str(directory),
+            remedy="Fetch the model as safetensors, or convert it with a tool that you trust",
+        )
+    raise BundleError(f"has no {WEIGHTS}", where=str(directory), remedy="Name a bundle or a Qwen3 model directory")
+
+
+def _read_object(path: Path, directory: Path) -> dict[str, Any]:
+    if not directory.is_dir():
+        raise BundleError("no such directory", where=str(directory), remedy="Name a bundle or a Qwen3 model directory")
+    if not path.is_file():
+        raise BundleError(
+            f"has no {path.name}", where=str(directory), remedy="Name a bundle or a Qwen3 model directory"
+        )
+    try:
+        value = read_json(path)
+    except DuihuaError as error:
+        raise BundleError(error.problem, where=error.where, remedy=error.remedy) from error
+    if not isinstance(value, dict):
+        raise BundleError("expected a JSON object", where=str(path), remedy="Fetch the file again")
+    return value
+
+
+def _read_ours(mapping: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """The `duihua` part of config.json, empty for a foreign directory; BundleError for another layout than ours."""
+    ours = mapping.get("duihua", {})
+    found = ours.get("format") if isinstance(ours, dict) else ours
+    if ours and found != FORMAT:
+        made_by = ours.get("version", "another version") if isinstance(ours, dict) else "another version"
+        raise BundleError(
+            f"a bundle of format {found!r}, written by duihua {made_by}; this is {__version__}, which reads {FORMAT}",
+            where=str(directory),
+            remedy=f"Install the duihua that wrote it ({made_by}), or train the model again",
+        )
+    return dict(ours)
+
+
+__all__ = ["Bundle", "ModelCard", "Normalisation", "load_bundle", "merge_terms", "save_bundle"]

@@ -1,0 +1,317 @@
+"""The tokenizer: byte-level BPE over the bytes of the text, trained by us or read from a Hugging Face directory.
+
+Why byte-level BPE (Sennrich et al. 2016 on bytes, as in GPT-2): every string of any language has an encoding and
+decodes to itself, with no unknown token. Why Qwen2's pre-tokenizer pattern, unchanged, and no normaliser: this exact
+combination is what other programs know under one name (`pre = qwen2` in GGUF), so an exported model is tokenized there
+as here.
+
+The silent trap of chat models: a control token such as `<|im_end|>` written by a user in a message must stay plain
+text, or the user can end his turn and speak as the system. `encode` therefore never gives a control id, whatever the
+text; only `ChatTemplate` places them, by id. A tokenizer that is loaded keeps the files' own settings: its normaliser,
+its specials, its chat template, and the stop ids of `generation_config.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+
+from duihua.errors import BundleError, ConfigError, DuihuaError
+from duihua.files import read_json, sha256_json, write_atomic, write_json
+
+END_OF_TEXT, IM_START, IM_END, PAD = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"
+SPECIAL_TOKENS = (END_OF_TEXT, IM_START, IM_END, PAD)
+SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
+
+# Qwen2's pattern, from its tokenizer.json: contractions; a word with one leading mark; digits; runs of marks; spaces.
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+# ChatML: one turn is <|im_start|>role, newline, trimmed content, <|im_end|>, newline.
+CHATML = (
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + '<|im_end|>\\n' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The 256 printable characters that stand for bytes in tokenizer.json (GPT-2's table): printable bytes stand for
+    themselves, the others follow from U+0100 on, in order."""
+    kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    moved = [byte for byte in range(256) if byte not in set(kept)]
+    return {chr(byte): byte for byte in kept} | {chr(256 + n): byte for n, byte in enumerate(moved)}
+
+
+_BYTE_OF_CHARACTER = _byte_alphabet()
+
+
+class Tokenizer:
+    """Text to ids and back. Make one with `train` or `load`.
+
+    chat_template is the jinja source, or None where the directory has none. special_ids are the control ids, which
+    `encode` never gives. Ids that an embedding has beyond the tokenizer's own (padding rows) decode to nothing.
+    """
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        config: dict[str, Any],
+        chat_template: str | None,
+        extra_stop_ids: Sequence[int] = (),
+    ) -> None:
+        if not _is_byte_level(backend):
+            raise BundleError(
+                "the tokenizer is not byte-level BPE",
+                where="tokenizer.json",
+                remedy="Use a Qwen-like or GPT-like model",
+            )
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = True  # control strings in text are read as plain text
+        self._backend = backend
+        self._config = config
+        self.chat_template = chat_template
+        added = backend.get_added_tokens_decoder()
+        self.special_tokens: dict[str, int] = {token.content: id for id, token in added.items() if token.special}
+        self.special_ids: frozenset[int] = frozenset(self.special_tokens.values())
+        self._strips: dict[str, tuple[bool, bool]] = {t.content: (t.lstrip, t.rstrip) for t in added.values()}
+        self.vocabulary_size: int = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        named_end = self._named("eos_token")
+        ends = [self.special_tokens.get(IM_END), named_end, self.special_tokens.get(END_OF_TEXT), *extra_stop_ids]
+        self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(id for id in ends if id is not None))
+        """Ids that end a reply: the end of a turn, the end of a document, and what generation_config.json lists."""
+
+    # -- making ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
+        """Learn merges from `texts` (consumed once) until there are `vocabulary_size` ids, specials and the 256 bytes
+        included. The same texts in the same order give the same tokenizer. A pair must occur twice to be merged;
+        ConfigError names the reachable size when the texts do not hold enough such pairs.
+        """
+        if vocabulary_size < SMALLEST_VOCABULARY:
+            raise ConfigError(
+                f"a vocabulary of {vocabulary_size} cannot hold the 256 bytes and {len(SPECIAL_TOKENS)} control tokens",
+                where="vocabulary_size",
+                remedy=f"Choose at least {SMALLEST_VOCABULARY}",
+            )
+        backend = tokenizers.Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary_size,
+            min_frequency=2,
+            special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(_without_surrogates(texts), trainer)
+        reached = backend.get_vocab_size(with_added_tokens=True)
+        if reached < vocabulary_size:
+            raise ConfigError(
+                f"the data allows a vocabulary of {reached}, and {vocabulary_size} was asked for",
+                where="vocabulary_size",
+                remedy=f"Choose {reached} or less, or give more text",
+            )
+        return cls(backend, _own_config(), CHATML)
+
+    @classmethod
+    def load(cls, directory: Path) -> Tokenizer:
+        """Read tokenizer.json, tokenizer_config.json, the chat template (chat_template.jinja, or the one inside the
+        config) and the stop ids of generation_config.json. Where there is no tokenizer.json, the result raises
+        BundleError when it is first used, so that a network can be loaded and inspected without one.
+        """
+        directory = Path(directory)
+        file = directory / "tokenizer.json"
+        if not file.is_file():
+            return AbsentTokenizer(directory)
+        try:
+            backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        except Exception as error:  # the library raises bare Exception for every fault in the file
+            raise BundleError(f"broken tokenizer: {error}", where=str(file), remedy="Fetch the file again") from error
+        config = _read_optional(directory / "tokenizer_config.json")
+        try:
+            return cls(backend, config, _read_chat_template(directory, config), read_stop_ids(directory))
+        except BundleError as error:
+            raise BundleError(error.problem, where=str(file), remedy=error.remedy) from error
+
+    def save(self, directory: Path) -> None:
+        """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, readable by transformers."""
+        directory = Path(directory)
+        write_atomic(directory / "tokenizer.json", self._backend.to_str(pretty=True).encode("utf-8"))
+        write_json(directory / "tokenizer_config.json", {k: v for k, v in self._config.items() if k != "chat_template"})
+        if self.chat_template is not None:
+            write_atomic(directory / "chat_template.jinja", self.chat_template.encode("utf-8"))
+
+    # -- text to ids ----------------------------------------------------------------------------------------------
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`; adds no specials and gives no control id. Unpaired surrogates, which are not text, become
+        U+FFFD."""
+        try:
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
+        except TypeError:
+            return list(self._backend.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False).ids)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text, on all cores."""
+        clean = list(_without_surrogates(texts))
+        return [list(found.ids) for found in self._backend.encode_batch_fast(clean, add_special_tokens=False)]
+
+    # -- ids to text ----------------------------------------------------------------------------------------------
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """Text of `ids`; bytes that are not UTF-8 become U+FFFD. Ids without a token give nothing."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=skip_special))
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes that `id` stands for (a control token: its name in UTF-8); empty for an id without a token."""
+        token = self._backend.id_to_token(id)
+        if token is None:
+            return b""
+        try:
+            return bytes(_BYTE_OF_CHARACTER[character] for character in token)
+        except KeyError:  # an added token whose name holds characters outside the byte alphabet
+            return token.encode("utf-8")
+
+    # -- ids that have a role -------------------------------------------------------------------------------------
+
+    @property
+    def end_of_text_id(self) -> int:
+        """Stands between documents."""
+        return self._role(END_OF_TEXT, self._named("eos_token"))
+
+    @property
+    def im_start_id(self) -> int:
+        """Opens a chat turn."""
+        return self._role(IM_START)
+
+    @property
+    def im_end_id(self) -> int:
+        """Ends a chat turn: `<|im_end|>`, or the tokenizer's own end token where it has no such name."""
+        return self._role(IM_END, self._named("eos_token"))
+
+    @property
+    def pad_id(self) -> int:
+        """Fills rows of a batch; where the tokenizer names none, the end of a document."""
+        named = self._named("pad_token")
+        return named if named is not None else self._role(PAD, self.special_tokens.get(END_OF_TEXT), *self.stop_ids[:1])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides ids: the tokenizer and the chat template."""
+        return sha256_json({"tokenizer": self._backend.to_str(), "chat_template": self.chat_template})
+
+    def token_name(self, role: str) -> str | None:
+        """The token that tokenizer_config.json names for "bos_token", "eos_token", "pad_token" or "unk_token"."""
+        named = self._config.get(role)
+        if isinstance(named, dict):  # older files write the whole AddedToken
+            named = named.get("content")
+        return named if isinstance(named, str) else None
+
+    def strips(self, token: str) -> tuple[bool, bool]:
+        """Whether the control token swallows the white space on its left and on its right (some foreign ones do)."""
+        return self._strips.get(token, (False, False))
+
+    def _named(self, role: str) -> int | None:
+        name = self.token_name(role)
+        return None if name is None else self._backend.token_to_id(name)
+
+    def _role(self, name: str, *alternatives: int | None) -> int:
+        for id in (self.special_tokens.get(name), *alternatives):
+            if id is not None:
+                return id
+        raise BundleError(f"the tokenizer has no {name} and names nothing in its place", where="tokenizer_config.json")
+
+
+class AbsentTokenizer(Tokenizer):
+    """Stands for the tokenizer of a directory that has none, and says so at its first use."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise BundleError(
+            "no tokenizer.json in this directory, so text cannot be encoded",
+            where=str(self._directory),
+            remedy="Copy the model's tokenizer.json and tokenizer_config.json into it",
+        )
+
+
+def read_stop_ids(directory: Path) -> tuple[int, ...]:
+    """Ids that generation_config.json, or where it is silent config.json, lists under eos_token_id."""
+    for name in ("generation_config.json", "config.json"):
+        listed = _read_optional(Path(directory) / name).get("eos_token_id")
+        if isinstance(listed, int):
+            return (listed,)
+        if isinstance(listed, list):
+            return tuple(id for id in listed if isinstance(id, int))
+    return ()
+
+
+def _own_config() -> dict[str, Any]:
+    """tokenizer_config.json of a tokenizer of ours. The class is the generic one on purpose: under `Qwen2Tokenizer`
+    transformers 5 puts its own normaliser (NFC) and pattern in place of the file's."""
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": None,
+        "eos_token": IM_END,
+        "pad_token": PAD,
+        "unk_token": None,
+        "additional_special_tokens": [IM_START],
+        "add_bos_token": False,
+        "add_eos_token": False,
+        "clean_up_tokenization_spaces": False,
+        "padding_side": "right",
+    }
+
+
+def _is_byte_level(backend: tokenizers.Tokenizer) -> bool:
+    decoder = json.loads(backend.to_str()).get("decoder") or {}
+    return any(part.get("type") == "ByteLevel" for part in [decoder, *decoder.get("decoders", [])])
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = read_json(path)
+    except DuihuaError as error:
+        raise BundleError(error.problem, where=error.where, remedy=error.remedy) from error
+    if not isinstance(found, dict):
+        raise BundleError("expected a JSON object", where=str(path), remedy="Fetch the file again")
+    return found
+
+
+def _read_chat_template(directory: Path, config: dict[str, Any]) -> str | None:
+    file = directory / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several named ones
+        template = {entry.get("name"): entry.get("template") for entry in template}.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _without_surrogates(texts: Iterable[str]) -> Iterable[str]:
+    for text in texts:
+        yield text if text.isascii() else _SURROGATE.sub("\ufffd", text)

@@ -56,22 +56,27 @@ def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
 
 def test_every_token_of_an_epoch_is_a_target_once(shard: Shard) -> None:
     batches = StreamedBatches([shard], [1.0], rows=2, length=3, micro_batches=1, seed=5, end_id=0)
-    found = stream(batches, 5)  # 30 tokens are one epoch
+    assert batches.epoch_tokens == 30
+    found = stream(batches, 5)
     assert Counter(found) == Counter(int(i) for i in shard.ids)
-    assert batches.document == 4
+    assert batches.row == 10
 
 
-def test_inputs_are_the_targets_one_place_earlier_across_rows_and_batches(shard: Shard) -> None:
+def test_when_rows_do_not_divide_the_epoch_no_token_is_left_out(shard: Shard) -> None:
+    batches = StreamedBatches([shard], [1.0], rows=1, length=7, micro_batches=1, seed=5, end_id=0)
+    found = Counter(stream(batches, 5))
+    assert batches.row == 5
+    assert all(found[token] >= count for token, count in Counter(int(i) for i in shard.ids).items())
+
+
+def test_inputs_are_the_targets_one_place_earlier_and_rows_are_pieces_of_the_text(shard: Shard) -> None:
+    text = "".join(t + "\0" for t in TEXTS)
     batches = StreamedBatches([shard], [1.0], rows=2, length=3, micro_batches=2, seed=5, end_id=0)
-    pairs = [
-        (i, t)
-        for _ in range(3)
-        for b in batches.next()
-        for i, t in zip(b["token_ids"].flatten(), b["targets"].flatten(), strict=True)
-    ]
-    inputs, targets = torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
-    assert int(inputs[0]) == 0
-    assert torch.equal(inputs[1:], targets[:-1])
+    for batch in batches.next():
+        assert torch.equal(batch["token_ids"][:, 1:], batch["targets"][:, :-1])
+        for first, row in zip(batch["token_ids"][:, 0], batch["targets"], strict=True):
+            pieces = "".join(chr(int(i)) for i in (first, *row)).split("\0")
+            assert all(piece in text for piece in pieces)
 
 
 def test_epochs_and_seeds_order_the_documents_differently(shard: Shard) -> None:
@@ -96,8 +101,6 @@ def test_the_stream_goes_on_from_its_state(shard: Shard, after: int) -> None:
 def test_a_source_that_counts_double_is_read_twice_an_epoch(shard: Shard, tmp_path: Path) -> None:
     small = write_shard(tmp_path / "small", ["!!"], Letters())
     batches = StreamedBatches([shard, small], [0.5, 2.0], rows=1, length=1, micro_batches=1, seed=1, end_id=0)
-    count = 0
-    while batches.epoch == 0 and count < 100:
-        found = int(batches.next()[0]["targets"][0, 0])
-        count += found == ord("!")
-    assert count == 4
+    found = Counter(stream(batches, batches.epoch_tokens))
+    assert found[ord("!")] == 4
+    assert found[0] == 2 + 2  # the ends of two of four documents, and of the small one twice

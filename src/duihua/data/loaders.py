@@ -1,9 +1,12 @@
-"""Batches for pre-training: a stream of documents cut into rows of equal length.
+"""Batches for pre-training: rows of equal length out of one long stream of documents.
 
-Nothing is padded or thrown away: documents are shuffled anew each epoch, laid end to end (each begins with the
-end-of-text token that closed the one before) and cut every `length` tokens; what a row cuts off goes on in the next row.
+An epoch lays all documents end to end in a shuffled order (each is opened by the end-of-text token that closed the one
+before), cuts the stream every `length` tokens, and reads the rows in another shuffled order. Nothing is padded or thrown
+away. Why the second shuffle: consecutive rows come from the same long document, and a batch of them tells the gradient
+little; rows from everywhere learn faster at the same cost (docs/log.md has the figures).
+
 A source that counts more (or less) than once an epoch has its documents repeated (or thinned) in that epoch's order.
-The order depends on the seed and the epoch alone; the state is (epoch, document, offset).
+The order depends on the seed and the epoch alone, so the whole state is (epoch, row).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,9 +23,10 @@ from duihua.errors import DataError
 
 
 class StreamedBatches:
-    """next() gives one step's micro-batches: {"token_ids": (b, t), "targets": (b, t)}, int64.
+    """next() gives one step's micro-batches: {"token_ids": (b, t), "targets": (b, t)}, int64, targets one place on.
 
-    The stream is filled row by row: a batch of b rows takes b * t consecutive tokens plus one.
+    repeats: how often an epoch reads each shard. rows, length: shape of a micro-batch. end_id: the end-of-text token.
+    Raises DataError when an epoch has fewer tokens than one row.
     """
 
     def __init__(
@@ -34,62 +39,75 @@ class StreamedBatches:
         seed: int,
         end_id: int,
     ) -> None:
-        self.shards, self.rows, self.length, self.micro_batches = shards, rows, length, micro_batches
-        self.repeats, self.seed, self.end_id = repeats, seed, end_id
-        self.epoch_tokens = sum(shard.tokens * repeat for shard, repeat in zip(shards, repeats, strict=True))
-        if self.epoch_tokens < length + 1:
-            raise DataError(
-                f"the corpus has fewer than {length + 1} tokens",
-                where="pretrain",
-                remedy="Add text or shorten the rows",
-            )
-        self.epoch, self.document, self.offset = 0, 0, 0
-        self._last = end_id
-        self._order = self._shuffle(0)
+        self.shards, self.repeats, self.seed, self.end_id = shards, repeats, seed, end_id
+        self.rows, self.length, self.micro_batches = rows, length, micro_batches
+        self._lengths = [np.diff(shard.ends, prepend=0) for shard in shards]
+        self.epoch, self.row = 0, 0
+        self._lay_out(0)
+
+    @property
+    def epoch_tokens(self) -> int:
+        """Tokens in the present epoch."""
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     def next(self) -> list[dict[str, Tensor]]:
         batches = []
         for _ in range(self.micro_batches):
-            ids = self._take(self.rows * self.length)
-            stream = torch.from_numpy(ids.astype(np.int64))
-            before = torch.cat((torch.tensor([self._last]), stream[:-1]))
-            self._last = int(stream[-1])
-            shape = (self.rows, self.length)
-            batches.append({"token_ids": before.view(shape), "targets": stream.view(shape)})
+            rows = torch.from_numpy(np.stack([self._next_row() for _ in range(self.rows)]))
+            batches.append({"token_ids": rows[:, :-1], "targets": rows[:, 1:]})
         return batches
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "document": self.document, "offset": self.offset, "last": self._last}
+        return {"epoch": self.epoch, "row": self.row}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.document, self.offset = state["epoch"], state["document"], state["offset"]
-        self._last = state["last"]
-        self._order = self._shuffle(self.epoch)
+        self._lay_out(state["epoch"])
+        self.row = state["row"]
 
-    def _shuffle(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """(documents of this epoch, 2): shard and document, shuffled."""
+    def _lay_out(self, epoch: int) -> None:
+        """Order the documents and the rows of an epoch."""
         random = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-        parts = []
-        for number, (shard, repeat) in enumerate(zip(self.shards, self.repeats, strict=True)):
-            whole, rest = divmod(repeat * shard.documents, shard.documents)
-            chosen = [np.arange(shard.documents)] * int(whole) + [random.permutation(shard.documents)[: round(rest)]]
-            documents = np.concatenate(chosen)
+        parts, sizes = [], []
+        for number, (lengths, repeat) in enumerate(zip(self._lengths, self.repeats, strict=True)):
+            whole, share = divmod(repeat, 1.0)
+            thinned = random.permutation(len(lengths))[: round(share * len(lengths))]
+            documents = np.concatenate([*[np.arange(len(lengths))] * int(whole), thinned])
             parts.append(np.stack((np.full(len(documents), number), documents), axis=1))
-        order = np.concatenate(parts)
-        return order[random.permutation(len(order))]
+            sizes.append(lengths[documents])
+        order = random.permutation(sum(len(part) for part in parts))
+        self._documents: npt.NDArray[np.int64] = np.concatenate(parts)[order]
+        self._ends: npt.NDArray[np.int64] = np.cumsum(np.concatenate(sizes)[order])
+        if self.epoch_tokens < self.length:
+            raise DataError(
+                f"the corpus has {self.epoch_tokens} tokens, fewer than one row of {self.length}",
+                where="pretrain",
+                remedy="Add text or shorten the rows",
+            )
+        starts = np.arange(0, self.epoch_tokens - self.length + 1, self.length)
+        if self.epoch_tokens % self.length:  # the last row reaches back, so that no token is left out
+            starts = np.append(starts, self.epoch_tokens - self.length)
+        self._starts = random.permutation(starts)
+        self.epoch, self.row = epoch, 0
 
-    def _take(self, count: int) -> np.ndarray[Any, np.dtype[Any]]:
-        parts, missing = [], count
-        while missing:
-            if self.document == len(self._order):
-                self.epoch, self.document, self.offset = self.epoch + 1, 0, 0
-                self._order = self._shuffle(self.epoch)
-            shard, document = self._order[self.document]
-            ids = self.shards[shard].document(int(document))
-            part = ids[self.offset : self.offset + missing]
+    def _next_row(self) -> npt.NDArray[np.int64]:
+        """length + 1 ids: a row's tokens and the one before them."""
+        if self.row == len(self._starts):
+            self._lay_out(self.epoch + 1)
+        start = int(self._starts[self.row])
+        self.row += 1
+        if start:
+            return self._read(start - 1, self.length + 1)
+        return np.concatenate((np.asarray([self.end_id], dtype=np.int64), self._read(0, self.length)))
+
+    def _read(self, start: int, count: int) -> npt.NDArray[np.int64]:
+        """`count` ids of the epoch's stream from place `start` on."""
+        place = int(np.searchsorted(self._ends, start, side="right"))
+        offset = start - (int(self._ends[place - 1]) if place else 0)
+        parts: list[npt.NDArray[np.unsignedinteger]] = []
+        while count:
+            shard, document = self._documents[place]
+            part = self.shards[shard].document(int(document))[offset : offset + count]
             parts.append(part)
-            missing -= len(part)
-            self.offset += len(part)
-            if self.offset == len(ids):
-                self.document, self.offset = self.document + 1, 0
-        return np.concatenate(parts)
+            count -= len(part)
+            place, offset = place + 1, 0
+        return np.concatenate(parts).astype(np.int64)

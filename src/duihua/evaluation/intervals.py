@@ -1,0 +1,107 @@
+"""How sure a measured number is: Wilson for shares, the bootstrap for averages and ratios, a standard error for pairs.
+
+Why: a held-out set of a few hundred examples moves a share by several points from one draw to the next, so no share or
+average of this project is shown without its interval.
+
+From: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927 (equation for p');
+B. Efron, R. Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentile interval).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Z_95 = 1.959963984540054
+"""Two-sided 95 % quantile of the standard normal distribution."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95 % interval and the number of examples behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def to_dict(self) -> dict[str, float | int]:
+        """As it stands in result.json: value, low, high, n."""
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+
+
+@dataclass(frozen=True)
+class PairedMean:
+    """Mean of `after - before` over pairs, with the standard error of that mean."""
+
+    value: float
+    standard_error: float
+    n: int
+
+    def to_dict(self) -> dict[str, float | int]:
+        """As it stands in result.json: value, standard_error, n."""
+        return {"value": self.value, "standard_error": self.standard_error, "n": self.n}
+
+
+def wilson(successes: int, n: int, z: float = Z_95) -> Interval:
+    """Wilson score interval of a share: `successes` of `n` independent trials.
+
+    Unlike the textbook p +- z sqrt(p(1-p)/n) it never leaves [0, 1] and is not of width zero at 0 or n successes.
+    No trials at all give the interval [0, 1] around not-a-number.
+    """
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} trials")
+    if n == 0:
+        return Interval(math.nan, 0.0, 1.0, 0)
+    share = successes / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half), n)
+
+
+def bootstrap_mean(values: Sequence[float], *, resamples: int = 1000, seed: int = 0) -> Interval:
+    """Mean of `values` with the 95 % percentile interval over resamples of whole examples. `n` counts the examples."""
+    return bootstrap_ratio(values, [1.0] * len(values), resamples=resamples, seed=seed)
+
+
+def bootstrap_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], *, resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """sum(numerators) / sum(denominators) with a 95 % percentile interval that resamples whole examples.
+
+    Right for token accuracy and the like: tokens of one conversation are not independent, conversations are. Example i
+    brings numerators[i] (right tokens) and denominators[i] (tokens); both are drawn together. `n` counts the examples.
+    """
+    top, bottom = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    if top.shape != bottom.shape or top.ndim != 1:
+        raise ValueError(f"{top.shape} numerators for {bottom.shape} denominators")
+    if bottom.sum() == 0:
+        return Interval(math.nan, math.nan, math.nan, len(top))
+    generator = np.random.default_rng(seed)
+    ratios = []
+    for _ in range(resamples):
+        drawn = generator.integers(0, len(top), len(top))
+        weight = bottom[drawn].sum()
+        if weight > 0:
+            ratios.append(top[drawn].sum() / weight)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return Interval(float(top.sum() / bottom.sum()), float(low), float(high), len(top))
+
+
+def paired_mean(before: Sequence[float], after: Sequence[float]) -> PairedMean:
+    """Mean of after[i] - before[i] and its standard error, s / sqrt(n) with s the sample deviation (n - 1).
+
+    Pairs take the difficulty of the prompt out of the comparison, which two separate means would leave in. One pair has
+    no deviation: its standard error is infinite.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"{len(before)} values before, {len(after)} after: pairs are needed")
+    if not len(before):
+        return PairedMean(math.nan, math.inf, 0)
+    differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    n = len(differences)
+    error = float(differences.std(ddof=1) / math.sqrt(n)) if n > 1 else math.inf
+    return PairedMean(float(differences.mean()), error, n)

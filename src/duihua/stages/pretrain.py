@@ -1,0 +1,181 @@
+"""Pre-training: learn to predict the next token of running text (Radford et al. 2018, equation 1).
+
+The loss is -sum_i log P(u_i | u_1..u_{i-1}) over all positions of all rows, divided by their number: every position is a
+target, shifted by one. Documents stream one after the other, each opened by the end-of-text token, nothing is padded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from duihua import console
+from duihua.data.loaders import StreamedBatches
+from duihua.data.records import Document
+from duihua.data.shards import Shard, cached_shard
+from duihua.data.source import Source, SourceConfig, open_source
+from duihua.errors import ConfigError, DataError
+from duihua.evaluation.bits_per_byte import TextScore, bits_per_byte
+from duihua.files import sha256_json
+from duihua.models.bundle import ModelCard, save_bundle
+from duihua.models.config import DecoderConfig
+from duihua.models.decoder import Decoder, parameter_count
+from duihua.nn.losses import cross_entropy_sum
+from duihua.stages.configs.pretrain import PretrainConfig
+from duihua.stages.context import StageContext, StageResult
+from duihua.text.tokenizer import Tokenizer
+from duihua.training.trainer import Batch, LossParts, Trainer
+
+
+def language_model_loss(network: nn.Module, batch: Batch) -> LossParts:
+    """Summed next-token loss of a batch {"token_ids", "targets"}, both (b, t), and the number of targets."""
+    assert isinstance(network, Decoder)
+    weights = torch.ones(batch["targets"].shape, dtype=torch.float32, device=batch["targets"].device)
+    total, _ = cross_entropy_sum(network.hidden(batch["token_ids"]), network.head.weight, batch["targets"], weights)
+    return LossParts(total, float(batch["targets"].numel()))
+
+
+def run(config: PretrainConfig, context: StageContext) -> StageResult:
+    """Train a decoder on `config.sources` with the input "tokenizer"; give a policy bundle.
+
+    Raises ConfigError for an impossible shape, DataError for an empty corpus.
+    """
+    started = time.monotonic()
+    tokenizer = Tokenizer.load(context.input("tokenizer"))
+    sources = [open_source(source, context.data_directory) for source in config.sources]
+    shards, repeats = token_shards(sources, config.sources, tokenizer, context.data_directory)
+    shape = DecoderConfig(
+        vocabulary_size=tokenizer.vocabulary_size, context=config.length, **dataclasses.asdict(config.shape)
+    )
+    network = Decoder(shape).initialise(context.seed)
+    batches = StreamedBatches(
+        shards, repeats, config.rows, config.length, config.micro_batches, context.seed, tokenizer.end_of_text_id
+    )
+    step_tokens = config.rows * config.micro_batches * config.length
+    settings = {
+        "parameters": parameter_count(network),
+        "tokens_per_step": step_tokens,
+        "tokens": step_tokens * config.steps,
+        "corpus_tokens": sum(shard.tokens for shard in shards),
+        "corpus_bytes": sum(shard.text_bytes for shard in shards),
+        "bytes_per_token": sum(s.text_bytes for s in shards) / sum(s.tokens for s in shards),
+        "epochs": step_tokens * config.steps / batches.epoch_tokens,
+        "training_flops": training_flops(shape, step_tokens * config.steps),
+        **dataclasses.asdict(shape),
+    }
+    console.say(
+        f"pretrain: {settings['parameters']:,} parameters, {config.steps} steps of {step_tokens:,} tokens, "
+        f"{settings['epochs']:.2f} epochs of {settings['corpus_tokens']:,} tokens"
+    )
+    trainer = Trainer(
+        network,
+        language_model_loss,
+        batches,
+        steps=config.steps,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        config=config.trainer,
+        directory=context.directory,
+        device=context.device,
+        seed=context.seed,
+        label="pretrain",
+    )
+    trained = trainer.run()
+    scores = bits_per_byte(network, tokenizer, held_out_documents(sources), config.length, device=context.device)
+    left_out = {source.name: source.left_out.to_mapping() for source in sources}
+    metrics: dict[str, Any] = {
+        "parameters": settings["parameters"],
+        "steps": trained.steps,
+        "tokens": trained.tokens,
+        "loss": trained.loss,
+        "skipped_steps": trained.skipped_steps,
+        **score_table(scores),
+        "heldout_bytes": scores["all"].bytes,
+        "tokens_per_second": trained.tokens_per_second,
+        "training_seconds": trained.seconds,
+        "seconds": time.monotonic() - started,
+        "settings": settings,
+        "expected": {"first_loss": math.log(tokenizer.vocabulary_size)},
+        "left_out": left_out,
+        "terms": source_terms(sources),
+    }
+    if config.expected_bits_per_byte is not None:
+        metrics["expected"]["bits_per_byte"] = list(config.expected_bits_per_byte)
+    card = ModelCard(
+        title="Duihua base model",
+        stage="pretrain",
+        terms=metrics["terms"],
+        metrics={"held-out bits per byte": scores["all"].bits_per_byte},
+    )
+    save_bundle(context.directory, network, tokenizer, card)
+    result = StageResult(context.directory, metrics)
+    result.save(context.directory)
+    return result
+
+
+def token_shards(
+    sources: list[Source], configs: tuple[SourceConfig, ...], tokenizer: Tokenizer, data_directory: Path
+) -> tuple[list[Shard], list[float]]:
+    """One shard a source, made once for its content and this tokenizer, and how often each is read in an epoch."""
+    shards, repeats = [], []
+    for source, config in zip(sources, configs, strict=True):
+        if source.kind != "text":
+            raise ConfigError(
+                f"pre-training reads text, and this source holds {source.kind}",
+                where=f"pretrain.sources, {source.name}",
+                remedy="Use it in the sft or reward stage",
+            )
+        key = sha256_json([source.fingerprint(), tokenizer.fingerprint, "shard-1"])[:24]
+        shards.append(cached_shard(data_directory / "shards", key, _texts(source), tokenizer))
+        repeats.append(config.weight)
+    if not shards:
+        raise DataError("no sources", where="pretrain.sources", remedy="Name at least one")
+    return shards, repeats
+
+
+def held_out_documents(sources: list[Source]) -> Iterator[Document]:
+    """The held-out documents of all sources, in order."""
+    for source in sources:
+        for record in source.records("heldout"):
+            if isinstance(record, Document):
+                yield record
+
+
+def score_table(scores: dict[str, TextScore]) -> dict[str, dict[str, float]]:
+    """{"bits_per_byte": {all, en, zh}, "perplexity": {...}} of what `bits_per_byte` gives."""
+    return {
+        "bits_per_byte": {name: score.bits_per_byte for name, score in scores.items()},
+        "perplexity": {name: score.perplexity for name, score in scores.items()},
+    }
+
+
+def source_terms(sources: list[Source]) -> list[dict[str, str]]:
+    """The terms of each source, for the result and the model card."""
+    return [
+        {"name": source.name, "language": source.language, **dataclasses.asdict(source.terms)} for source in sources
+    ]
+
+
+def training_flops(shape: DecoderConfig, tokens: int) -> float:
+    """Matrix-product work of training on `tokens`: 6 for each weight that multiplies, and attention's own (causal half).
+
+    The count of Chowdhery et al. 2022 (PaLM, appendix B), with the attention term halved for the mask.
+    """
+    block = shape.width * shape.head_width * 2 * (shape.heads + shape.key_value_heads)
+    block += 3 * shape.width * shape.feed_forward_width
+    weights = shape.layers * block + shape.width * shape.vocabulary_size
+    attention = 12 * shape.layers * shape.heads * shape.head_width * (shape.context // 2)
+    return float(tokens) * (6 * weights + attention)
+
+
+def _texts(source: Source) -> Iterator[str]:
+    for record in source.records("train"):
+        assert isinstance(record, Document)
+        yield record.text

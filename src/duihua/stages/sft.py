@@ -1,0 +1,178 @@
+"""Supervised fine-tuning: the base model learns to answer (Ouyang et al. 2022, section 3.5; Radford et al. 2018, 3.2).
+
+The loss is next-token cross-entropy on what the assistant says and on the stop token of its turn, and on nothing else:
+what the user says is read, not imitated, and a model that is never taught its stop token never stops. Conversations are
+packed into rows (data/packing.py): attention stays inside a conversation and positions start again with each, so that
+the packed loss is the loss of each conversation alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+from torch import nn
+
+from duihua import console
+from duihua.data.packing import PackedBatches, encode_conversations
+from duihua.data.pairs import exchanges, shuffled
+from duihua.data.records import Conversation, LeftOut, Message
+from duihua.engine.settings import SamplingSettings
+from duihua.errors import ConfigError
+from duihua.evaluation.accuracy import TokenAccuracy, token_accuracy
+from duihua.models.bundle import ModelCard, load_bundle, merge_terms, save_bundle
+from duihua.models.decoder import Decoder, parameter_count
+from duihua.nn.losses import cross_entropy_sum
+from duihua.stages.configs.sft import SFTConfig
+from duihua.stages.context import StageContext, StageResult
+from duihua.stages.held_out import answerable, chat_prompts, conversations, held_out_conversations, replies
+from duihua.stages.pretrain import source_terms
+from duihua.stages.prompts import open_sources
+from duihua.text.chat_template import ChatTemplate
+from duihua.training.trainer import Batch, LossParts, Trainer
+
+
+def sft_loss(network: nn.Module, batch: Batch) -> LossParts:
+    """-sum_t w_t log P(x_{t+1} | what stands before it in its own conversation), and sum_t w_t.
+
+    batch: "token_ids", "targets", "positions", "segments" and "weights", all (b, t); w_t is 1 on the assistant's tokens.
+    """
+    assert isinstance(network, Decoder)
+    hidden_btd = network.hidden(batch["token_ids"], positions_bt=batch["positions"], segments_bt=batch["segments"])
+    total, _ = cross_entropy_sum(hidden_btd, network.head.weight, batch["targets"], batch["weights"])
+    return LossParts(total, float(batch["weights"].sum()))
+
+
+def run(config: SFTConfig, context: StageContext) -> StageResult:
+    """Fine-tune the input "policy" on `config.sources`; give a policy bundle.
+
+    Raises ConfigError for a source of another kind or a row longer than the model's context, DataError where no
+    conversation can be learnt from.
+    """
+    started = time.monotonic()
+    bundle = load_bundle(context.input("policy"), context.device)
+    network, tokenizer = bundle.policy, bundle.tokenizer
+    template = ChatTemplate(tokenizer)
+    length = row_length(config, network.config.context)
+    sources = open_sources(config.sources, context.data_directory, "conversations", "sft.sources")
+    learnt, figures = [], []
+    for source, settings in zip(sources, config.sources, strict=True):
+        encoded = encode_conversations(conversations(source, "train"), template, length, config.long_conversations)
+        learnt.append((encoded.examples, settings.weight))
+        left_out = Counter(source.left_out.counts) + encoded.left_out
+        figures.append(
+            {
+                "name": source.name,
+                "language": source.language,
+                "conversations": encoded.conversations,
+                "tokens": encoded.tokens,
+                "learnt_tokens": encoded.learnt_tokens,
+                "weight": settings.weight,
+                "left_out": dict(left_out.most_common()),
+            }
+        )
+    batches = PackedBatches(
+        learnt,
+        row_length=length,
+        rows=max(1, config.batch_tokens // length),
+        micro_rows=max(1, config.micro_batch_tokens // length),
+        pad_id=tokenizer.pad_id,
+        seed=context.seed,
+    )
+    held_out = held_out_conversations(sources, config.heldout_conversations)
+    examples = encode_conversations(held_out, template, length).examples
+    if not examples:
+        console.warn("sft: no conversation is held out, so nothing is measured on unseen ones")
+    console.say(
+        f"sft: {sum(len(part) for part, _ in learnt):,} conversations, {config.steps} steps of "
+        f"{batches.rows * length:,} tokens, an epoch is {batches.rows_an_epoch:,} rows of {length}"
+    )
+    prompts = sample_prompts(held_out, config.samples, template, network.config.context, config.reply_tokens)
+    before = token_accuracy(network, examples, device=context.device)
+    replies_before = greedy_replies(network, template, prompts, config.reply_tokens)
+    trainer = Trainer(
+        network,
+        sft_loss,
+        batches,
+        steps=config.steps,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        config=config.trainer,
+        directory=context.directory,
+        device=context.device,
+        seed=context.seed,
+        evaluate=lambda _: {"heldout_loss": token_accuracy(network, examples, device=context.device).loss},
+        label="sft",
+    )
+    trained = trainer.run()
+    after = token_accuracy(network, examples, device=context.device)
+    replies_after = greedy_replies(network, template, prompts, config.reply_tokens)
+    terms = source_terms(sources)
+    metrics: dict[str, Any] = {
+        "parameters": parameter_count(network),
+        "steps": trained.steps,
+        "tokens": trained.tokens,
+        "loss": trained.loss,
+        "skipped_steps": trained.skipped_steps,
+        **(heldout_table(after) if examples else {}),
+        **({"before": heldout_table(before)} if examples else {}),
+        "heldout_conversations": after.conversations,
+        "sources": figures,
+        "settings": {"length": length, "rows": batches.rows, "rows_an_epoch": batches.rows_an_epoch},
+        "samples": [
+            {"prompt": prompt[-1]["content"], "messages": prompt, "before": old, "after": new}
+            for prompt, old, new in zip(prompts, replies_before, replies_after, strict=True)
+        ],
+        "terms": terms,
+        "tokens_per_second": trained.tokens_per_second,
+        "training_seconds": trained.seconds,
+        "seconds": time.monotonic() - started,
+    }
+    card = ModelCard(
+        title="Duihua chat model",
+        stage="sft",
+        description="Fine-tuned on conversations, with loss on the assistant's tokens and its stop token.",
+        terms=merge_terms(bundle.terms, terms),
+        metrics=heldout_table(after) if examples else {},
+    )
+    save_bundle(context.directory, network, tokenizer, card)
+    result = StageResult(context.directory, metrics)
+    result.save(context.directory)
+    return result
+
+
+def row_length(config: SFTConfig, context: int) -> int:
+    """Tokens of a row: the config's, or the model's context. ConfigError where the model cannot read so many."""
+    if config.length > context:
+        raise ConfigError(
+            f"rows of {config.length} tokens are longer than the model's context of {context}",
+            where="sft.length",
+            remedy=f"Choose {context} or less",
+        )
+    return config.length or context
+
+
+def sample_prompts(
+    held_out: Sequence[Conversation], count: int, template: ChatTemplate, context: int, reply_tokens: int
+) -> list[list[Message]]:
+    """`count` prompts out of held-out conversations: all messages before one of the assistant's turns."""
+    found = shuffled(exchanges(held_out, LeftOut()), 0)
+    fitting = (e.prompt for e in found if answerable(e.prompt, template, context, reply_tokens))
+    return list(islice(fitting, count))
+
+
+def greedy_replies(
+    network: Decoder, template: ChatTemplate, prompts: Sequence[Sequence[Message]], reply_tokens: int
+) -> list[str]:
+    """The likeliest reply to each prompt, token by token."""
+    settings = SamplingSettings(temperature=0.0, max_new_tokens=reply_tokens)
+    made = replies(network, template.tokenizer, chat_prompts(prompts, template), settings)
+    return [reply.text.strip() for reply in made]
+
+
+def heldout_table(measured: TokenAccuracy) -> dict[str, Any]:
+    """Loss and accuracy on held-out conversations, as they stand in result.json."""
+    return {"heldout_loss": measured.loss, "heldout_token_accuracy": measured.accuracy.to_dict()}

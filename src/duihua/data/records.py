@@ -1,0 +1,149 @@
+"""The three kinds of record that every source yields, and the count of what a source left out.
+
+Why three and no more: pre-training reads documents, supervised fine-tuning reads conversations, the reward model reads
+preferences. Whatever the file or archive looked like, it becomes one of these before any stage sees it, so that a stage
+never knows where its data came from.
+
+Why a record that cannot be used is counted and not raised: one broken line in a million should not stop a night's run,
+and should not vanish either. A reader adds it to a `LeftOut`, which the stage stores and the command line prints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, TypedDict
+
+Kind = Literal["text", "conversations", "preferences"]
+Split = Literal["train", "heldout"]
+
+SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+ROLES = (SYSTEM, USER, ASSISTANT)
+HELD_OUT_SHARE = 0.05
+"""Share of a source's records that training never sees, where the source has no split of its own."""
+
+
+class Message(TypedDict):
+    """One message, as in the OpenAI API."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """A piece of running text. `source` may name a part of a source ("wiki" in the race text)."""
+
+    text: str
+    source: str
+    language: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages: at most one system message at the front, then user and assistant in turn, ending with the assistant."""
+
+    messages: list[Message]
+    source: str
+    language: str
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two replies to one prompt, the first liked better. `prompt` ends with a user message.
+
+    kind: how the preference came about: "human" (a person or a strong model judged), "sentiment", "sampled", "off-topic".
+    """
+
+    prompt: list[Message]
+    chosen: str
+    rejected: str
+    source: str
+    kind: str
+    language: str
+
+
+Record: TypeAlias = Document | Conversation | Preference
+
+
+@dataclass
+class LeftOut:
+    """How many records a pass over a source left out, by reason, with the first place where each reason was met."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first_place: dict[str, str] = field(default_factory=dict)
+
+    def add(self, reason: str, place: str = "", count: int = 1) -> None:
+        """Count `count` records left out for `reason`, met at `place` (file, line, field)."""
+        self.counts[reason] += count
+        self.first_place.setdefault(reason, place)
+
+    @property
+    def total(self) -> int:
+        """Records left out for any reason."""
+        return self.counts.total()
+
+    def to_mapping(self) -> dict[str, Any]:
+        """{"total": n, "reasons": {reason: {"count": n, "first": place}}}, for a stage's result and for --json."""
+        reasons = {
+            reason: {"count": count, "first": self.first_place[reason]} for reason, count in self.counts.most_common()
+        }
+        return {"total": self.total, "reasons": reasons}
+
+
+def first_user_message(messages: Sequence[Message]) -> str:
+    """The content of the first user message, or of the first message where no user speaks; "" where there is none."""
+    for message in messages:
+        if message["role"] == USER:
+            return message["content"]
+    return messages[0]["content"] if messages else ""
+
+
+def record_text(record: Record) -> str:
+    """All text of a record, one message a line: what duplicates are looked for in and what sizes are counted of."""
+    if isinstance(record, Document):
+        return record.text
+    if isinstance(record, Conversation):
+        return "\n".join(message["content"] for message in record.messages)
+    return "\n".join([*(message["content"] for message in record.prompt), record.chosen, record.rejected])
+
+
+def is_held_out(record: Record, share: float = HELD_OUT_SHARE) -> bool:
+    """Whether training must not see `record`. Depends on the record alone: not on order, file or seed.
+
+    Of a document all of the text decides; of a conversation or preference the first user message, compared as people
+    would read it (`normalised`). So a prompt met in training is never asked again in a test, even with other
+    punctuation, and all records with one prompt stand on one side.
+    """
+    if isinstance(record, Document):
+        key = record.text.strip()
+    else:
+        prompt = first_user_message(record.messages if isinstance(record, Conversation) else record.prompt)
+        key = normalised(prompt) or prompt
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def normalised(text: str) -> str:
+    """Text with case, punctuation, symbols and spaces removed (NFKC first): two texts that read alike become equal."""
+    return _NOT_WORD.sub("", unicodedata.normalize("NFKC", text).lower())
+
+
+_NOT_WORD = re.compile(r"[\W_]+")
+_NOT_LETTER = re.compile(r"[\W\d_]+")
+_CHINESE = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
+
+
+def detect_language(text: str, sample: int = 4096) -> str:
+    """ "zh" where at least a fifth of the letters in the first `sample` characters are Chinese, else "en".
+
+    A Chinese character carries about as much as four Latin letters, hence a fifth and not a half.
+    """
+    head = text[:sample]
+    letters = len(_NOT_LETTER.sub("", head))
+    chinese = len(head) - len(_CHINESE.sub("", head))
+    return "zh" if chinese and chinese * 5 >= letters else "en"

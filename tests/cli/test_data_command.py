@@ -1,0 +1,121 @@
+"""`duihua data`: what a person sees and what a script reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from duihua.cli import data
+from duihua.cli.data import main
+from duihua.data import archives
+from duihua.data.archives import Archive
+from duihua.data.source import KNOWN_SOURCES
+from duihua.data.starter import base
+from duihua.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DUIHUA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one tiny archive, to which the lock is set."""
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    wheel = folder / "chatterbot_corpus-1.3.3-py2.py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("chatterbot_corpus/data/chinese/greetings.yml", "conversations:\n- - 你好\n  - 嗨\n")
+    locked = {
+        "chatterbot-corpus": Archive("chatterbot-corpus", "1.3.3", hashlib.sha256(wheel.read_bytes()).hexdigest())
+    }
+    for module in (archives, base, data):
+        monkeypatch.setattr(module, "locked_archives", lambda: locked)
+    return folder
+
+
+def test_list_names_every_known_source_with_its_licence(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["data_directory"] == str(home)
+    assert [source["name"] for source in found["sources"]] == list(KNOWN_SOURCES)
+    assert all(source["terms"]["licence"] for source in found["sources"])
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in KNOWN_SOURCES)
+
+
+def test_get_then_show(home: Path, downloaded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["get", "chatterbot-zh", "--from", str(downloaded), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sources"] == ["chatterbot-zh"]
+    assert Path(found["archives"][0]["path"]).is_file()
+    assert main(["show", "chatterbot-zh"]) == 0
+    shown = capsys.readouterr().out
+    assert "user: 你好" in shown
+    assert "assistant: 嗨" in shown
+    assert "BSD-3-Clause" in shown
+
+
+def test_a_name_that_is_not_known_gets_the_nearest(home: Path) -> None:
+    for arguments in (["get", "chaterbot-zh"], ["show", "chaterbot-zh"]):
+        with pytest.raises(ConfigError, match="Did you mean chatterbot-zh"):
+            main(arguments)
+    with pytest.raises(DataError, match="no such file"):
+        main(["check", "nothing.jsonl"])
+
+
+def test_show_maps_columns(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("title,body\nx,the body text\n")
+    assert main(["show", str(path), "--column", "text=body", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [record["text"] for split in found["records"].values() for record in split] == ["the body text"]
+    with pytest.raises(ConfigError, match="unknown part 'txt'"):
+        main(["show", str(path), "--column", "txt=body"])
+
+
+def test_check_returns_one_where_something_is_wrong_and_zero_where_nothing_is(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"question": "q", "answer": "r"}\n{"question": "p", "answer": ""}\n{oops\n')
+    assert main(["check", str(path), "--kind", "conversations"]) == 1
+    shown = capsys.readouterr().out
+    assert f"{path}:2: answer" in shown
+    assert f"{path}:3:2" in shown
+    assert main(["check", str(path), "--kind", "conversations", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["left_out"]["total"] == 2
+    path.write_text('{"question": "q", "answer": "r"}\n')
+    assert main(["check", str(path), "--kind", "conversations"]) == 0
+    assert "Nothing wrong was found." in capsys.readouterr().out
+
+
+def test_check_looks_for_leakage_into_a_held_out_file(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("train.jsonl", "val.jsonl"):
+        (tmp_path / name).write_text('{"text": "the very same document"}\n')
+    arguments = ["check", str(tmp_path / "train.jsonl"), "--held-out", str(tmp_path / "val.jsonl"), "--json"]
+    assert main(arguments) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [problem["reason"] for problem in found["problems"]] == ["held-out record repeats a training record"]
+
+
+def test_check_can_count_in_tokens(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from duihua.text.tokenizer import Tokenizer
+
+    Tokenizer.train(["hello hello hello world"] * 20, vocabulary_size=265).save(tmp_path / "tokenizer")
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"question": "hello", "answer": "zq xj vk wp"}\n')
+    arguments = ["check", str(path), "--kind", "conversations", "--tokenizer", str(tmp_path / "tokenizer"), "--json"]
+    assert main([*arguments, "--longest", "100"]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--longest", "3"]) == 1
+    assert json.loads(capsys.readouterr().out)["problems"][0]["reason"] == "longer than 3 tokens"

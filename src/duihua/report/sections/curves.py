@@ -1,0 +1,104 @@
+"""Training curves: every number that a stage recorded over its steps, the telling ones first, the others folded away."""
+
+from __future__ import annotations
+
+from markupsafe import Markup, escape
+
+from duihua.report.components import folded, heading, joined, note, t
+from duihua.report.figures import Point, metric_chart
+from duihua.report.run_record import RunRecord, StageRecord, finite
+from duihua.report.texts import TEXTS
+
+# What is drawn open for a stage; all else that it recorded is one click away.
+SHOWN: dict[str, tuple[str, ...]] = {
+    "pretrain": ("loss", "bits_per_byte", "learning_rate", "gradient_norm", "tokens_per_second"),
+    "sft": ("loss", "learning_rate"),
+    "reward": ("loss", "accuracy"),
+    "ppo": ("score", "reward", "kl", "entropy", "clip_fraction", "explained_variance", "length", "eos_rate"),
+}
+# Units by metric; a unit that differs in one stage stands under "stage.metric".
+UNITS: dict[str, str] = {
+    "loss": "unit.nats_token",
+    "heldout_loss": "unit.nats_token",
+    "reward.loss": "unit.nats_pair",
+    "reward.heldout_loss": "unit.nats_pair",
+    "ppo.loss": "unit.none",
+    "bits_per_byte": "unit.bits_byte",
+    "learning_rate": "unit.rate",
+    "gradient_norm": "unit.norm",
+    "tokens_per_second": "unit.tokens_second",
+    "accuracy": "unit.share",
+    "reward": "unit.reward",
+    "score": "unit.reward",
+    "gold_score": "unit.reward",
+    "reward_chosen": "unit.raw_reward",
+    "reward_rejected": "unit.raw_reward",
+    "repetition": "unit.share",
+    "approximate_kl": "unit.nats_token",
+    "sampler_difference": "unit.nats_token",
+    "kl": "unit.nats_reply",
+    "entropy": "unit.nats_token",
+    "clip_fraction": "unit.share",
+    "explained_variance": "unit.share",
+    "eos_rate": "unit.share",
+    "length": "unit.tokens",
+}
+NOT_DRAWN = {"step", "tokens", "seconds", "iteration", "epoch", "time"}
+# Drawn as a second line in the chart of the other, where both were recorded.
+COMPANIONS = {"loss": "heldout_loss", "accuracy": "heldout_accuracy"}
+# A schedule is exact and is drawn without a moving average.
+EXACT = {"learning_rate", "kl_coefficient"}
+
+
+def curves(record: RunRecord) -> Markup | None:
+    """Charts of all stages that recorded metrics."""
+    parts: list[Markup] = []
+    for stage in record.stages:
+        charts = {metric: _chart(stage, metric) for metric in _metrics(stage)}
+        if not charts:
+            continue
+        first = [metric for metric in SHOWN.get(stage.stage, ("loss",)) if metric in charts] or list(charts)[:2]
+        parts.append(heading(_stage_title(stage)))
+        parts.append(_grid([charts[metric] for metric in first]))
+        others = [chart for metric, chart in charts.items() if metric not in first]
+        if others:
+            parts.append(folded(t("curves.more", stage=_stage_title(stage)), _grid(others)))
+        if stage.unreadable_lines:
+            file = f"{stage.directory.name}/metrics.jsonl"
+            parts.append(note(t("page.unreadable", count=stage.unreadable_lines, file=file)))
+    return joined([note(t("curves.note")), *parts]) if parts else None
+
+
+def _stage_title(stage: StageRecord) -> Markup:
+    key = f"stage.{stage.stage}"
+    title = t(key) if key in TEXTS else escape(stage.stage)
+    return title if stage.name == stage.stage else Markup("{} ({})").format(title, stage.name)
+
+
+def _grid(charts: list[Markup]) -> Markup:
+    return Markup('<div class="charts">{}</div>').format(joined(charts))
+
+
+def _metrics(stage: StageRecord) -> list[str]:
+    """Names of what can be drawn, in the order of their first appearance, companions left out."""
+    names: dict[str, None] = {}
+    for row in stage.rows:
+        names.update(dict.fromkeys(name for name, value in row.items() if finite(value) is not None))
+    companions = {other for name, other in COMPANIONS.items() if name in names}
+    return [name for name in names if name not in NOT_DRAWN | companions]
+
+
+def _points(stage: StageRecord, metric: str) -> list[Point]:
+    found = ((finite(row["step"]), finite(row.get(metric))) for row in stage.rows)
+    return [(step, value) for step, value in found if step is not None and value is not None]
+
+
+def _chart(stage: StageRecord, metric: str) -> Markup:
+    own, general = f"metric.{stage.stage}.{metric}", f"metric.{metric}"
+    if own in TEXTS or general in TEXTS:
+        title = t(own if own in TEXTS else general)
+    else:
+        title = Markup("<code>{}</code>").format(metric)
+    unit = t(UNITS.get(f"{stage.stage}.{metric}", UNITS.get(metric, "unit.none")))
+    heldout = _points(stage, COMPANIONS[metric]) if metric in COMPANIONS else []
+    return metric_chart(title, unit, _points(stage, metric), heldout, noisy=metric not in EXACT)

@@ -1,0 +1,415 @@
+"""Every sentence of the report, in English and Chinese side by side.
+
+Why one table: a translation that stands next to its original is not forgotten when the original changes, and a test can
+hold that both are there and that both name the same {values}. Sentences, not words glued together: the two languages
+order them differently.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Text(NamedTuple):
+    """One text in both languages; {names} in braces are filled in."""
+
+    en: str
+    zh: str
+
+
+TEXTS: dict[str, Text] = {
+    # frame
+    "page.kicker": Text("Run report", "训练报告"),
+    "page.seed": Text("seed {value}", "随机种子 {value}"),
+    "page.threads": Text("{value} threads", "{value} 线程"),
+    "page.device": Text("on {value}", "设备 {value}"),
+    "page.footer": Text(
+        "Written by Duihua {version}. This file is complete in itself: it loads nothing from the network.",
+        "由 Duihua {version} 生成。本文件自成一体，不从网络加载任何内容。",
+    ),
+    "page.partial": Text(
+        "This run is not complete. Without a result so far: {stages}. Their parts of the report are left out.",
+        "本次运行尚未完成。暂无结果的阶段：{stages}。报告中省略了相应的部分。",
+    ),
+    "page.unreadable": Text(
+        "Lines of {file} that could not be read and are not drawn: {count}.",
+        "{file} 中有 {count} 行无法读取，未画入曲线。",
+    ),
+    "page.empty": Text("(empty)", "（空）"),
+    # stages
+    "stage.tokenizer": Text("Tokenizer", "分词器"),
+    "stage.pretrain": Text("Pre-training", "预训练"),
+    "stage.sft": Text("Supervised fine-tuning", "监督微调"),
+    "stage.reward": Text("Reward model", "奖励模型"),
+    "stage.ppo": Text("PPO", "PPO 强化学习"),
+    "stage.evaluate": Text("Evaluation", "评估"),
+    "model.base": Text("Base", "预训练模型"),
+    "model.sft": Text("SFT", "微调模型"),
+    "model.ppo": Text("PPO", "PPO 模型"),
+    "model.before": Text("Before PPO", "PPO 之前"),
+    "model.after": Text("After PPO", "PPO 之后"),
+    "language.all": Text("Both", "合计"),
+    "language.en": Text("English", "英文"),
+    "language.zh": Text("Chinese", "中文"),
+    # headline
+    "headline.title": Text("At a glance", "概览"),
+    "headline.bits": Text("Held-out bits per byte", "留出文本的每字节比特数"),
+    "headline.bits.note": Text("English\u00a0{en} · Chinese\u00a0{zh}", "英文\u00a0{en} · 中文\u00a0{zh}"),
+    "headline.accuracy": Text("Reward model accuracy", "奖励模型准确率"),
+    "headline.accuracy.note": Text("95% interval {low} to {high}", "95% 区间 {low} 至 {high}"),
+    "headline.gain": Text("Reward gained by PPO", "PPO 带来的奖励提升"),
+    "headline.gain.note": Text("± {error} (one standard error), {n} prompts", "± {error}（一个标准误），{n} 个提示"),
+    "headline.greetings": Text("Greetings answered as in the data", "答得与数据一致的问候"),
+    "headline.greetings.note": Text("English\u00a0{en} · Chinese\u00a0{zh}", "英文\u00a0{en} · 中文\u00a0{zh}"),
+    "headline.minutes": Text("Minutes for the whole recipe", "整个配方用时（分钟）"),
+    "headline.minutes.note": Text("interruptions not counted", "不含中断的时间"),
+    "headline.memory": Text("Peak memory, GiB", "内存峰值（GiB）"),
+    "headline.memory.note": Text("of the training process", "训练进程的内存占用"),
+    # verdict
+    "normal.title": Text("Is my loss normal?", "我的损失正常吗？"),
+    "normal.here": Text("this run", "本次运行"),
+    "normal.expected": Text("expected", "预期范围"),
+    "normal.inside": Text(
+        "Yes. {value} bits per byte lies inside the range of {low} to {high} that this recipe usually ends in.",
+        "正常。每字节 {value} 比特，落在此配方通常到达的 {low} 至 {high} 之间。",
+    ),
+    "normal.above": Text(
+        "Higher than usual: {value} bits per byte, where this recipe ends between {low} and {high}. "
+        "Look first at whether the run was cut short, whether the text is the same, and at the curve below: "
+        "a curve that still falls needs more steps, a curve with jumps needs a lower learning rate.",
+        "偏高：每字节 {value} 比特，而此配方通常到达 {low} 至 {high}。"
+        "请先检查训练是否提前结束、文本是否相同，再看下面的曲线：仍在下降说明步数不够，出现跳变说明学习率过高。",
+    ),
+    "normal.below": Text(
+        "Lower than usual: {value} bits per byte, where this recipe ends between {low} and {high}. "
+        "Good if you changed the data or trained longer; otherwise check that held-out text did not get into training.",
+        "比通常更低：每字节 {value} 比特，而此配方通常到达 {low} 至 {high}。"
+        "若更换了数据或训练更久，这是好事；否则请检查留出文本是否混入了训练数据。",
+    ),
+    "normal.no_range": Text(
+        "This recipe states no expected range. Landmarks for {value}: guessing every byte evenly costs 8 bits; "
+        "a general file compressor needs about 2.5 to 3.5 on such text; well under 2 is a small model that has learned.",
+        "此配方没有给出预期范围。可与 {value} 对照的参考点：把每个字节当作均匀随机需要 8 比特；"
+        "通用压缩程序在这类文本上约需 2.5 至 3.5 比特；明显低于 2，说明小模型确实学到了东西。",
+    ),
+    "normal.broken": Text(
+        "No. The held-out loss is not a number: training diverged. Lower the learning rate, or look for broken data.",
+        "不正常。留出损失不是一个数：训练已经发散。请降低学习率，或检查数据是否损坏。",
+    ),
+    "normal.checks": Text("What else was checked", "其他检查"),
+    "status.good": Text("fine", "正常"),
+    "status.watch": Text("look", "留意"),
+    "status.bad": Text("wrong", "异常"),
+    "check.start": Text(
+        "The first recorded loss, {value} nats, is near ln(vocabulary) = {expected}: a fresh model knows nothing.",
+        "最先记录的损失为 {value} 奈特，接近 ln(词表大小) = {expected}：新模型一无所知，正该如此。",
+    ),
+    "check.start_low": Text(
+        "The first recorded loss, {value} nats, is already below ln(vocabulary) = {expected}, as it should be at "
+        "step {step}.",
+        "最先记录的损失为 {value} 奈特，在第 {step} 步时已低于 ln(词表大小) = {expected}，符合预期。",
+    ),
+    "check.start_high": Text(
+        "The first recorded loss, {value} nats, is above ln(vocabulary) = {expected}: worse than guessing. "
+        "Look at the initialisation and the warm-up.",
+        "最先记录的损失为 {value} 奈特，高于 ln(词表大小) = {expected}：比瞎猜还差。请检查初始化与预热。",
+    ),
+    "check.falling": Text(
+        "{stage}: the loss fell by {fall} nats over the last fifth of training; more steps would still help.",
+        "{stage}：最后五分之一的训练中损失仍下降了 {fall} 奈特；继续训练还会有收获。",
+    ),
+    "check.flat": Text(
+        "{stage}: the loss is level over the last fifth of training (change {fall} nats).",
+        "{stage}：最后五分之一的训练中损失已经平稳（变化 {fall} 奈特）。",
+    ),
+    "check.rising": Text(
+        "{stage}: the loss rose by {rise} nats over the last fifth of training. Lower the learning rate or stop earlier.",
+        "{stage}：最后五分之一的训练中损失上升了 {rise} 奈特。请降低学习率或提前停止。",
+    ),
+    "check.not_finite": Text(
+        "{stage}: recorded losses that are not numbers: {count}. Training diverged there.",
+        "{stage}：有 {count} 个记录的损失不是数，训练在那里发散了。",
+    ),
+    "check.skipped": Text(
+        "{stage}: steps passed over because their loss or gradient was not a number: {count}.",
+        "{stage}：有 {count} 步因损失或梯度不是数而被跳过。",
+    ),
+    "check.spikes": Text(
+        "{stage}: jumps of more than one nat above the curve: {count}. A few are harmless; many ask for a lower "
+        "learning rate or stronger gradient clipping.",
+        "{stage}：有 {count} 次高出曲线一奈特以上的跳变。少量无妨；若很多，请降低学习率或加强梯度裁剪。",
+    ),
+    "check.overfit": Text(
+        "Fine-tuning: held-out loss {heldout} stands {gap} nats above training loss {loss}: it learns by heart. "
+        "Use fewer passes or more data.",
+        "监督微调：留出损失 {heldout} 比训练损失 {loss} 高 {gap} 奈特，说明在死记硬背。请减少轮数或增加数据。",
+    ),
+    "check.fits": Text(
+        "Fine-tuning: held-out loss {heldout} is close to training loss {loss} (gap {gap} nats).",
+        "监督微调：留出损失 {heldout} 与训练损失 {loss} 接近（相差 {gap} 奈特）。",
+    ),
+    "check.reward": Text(
+        "Reward model: even the lower end of its accuracy, {low}, is above chance (0.5).",
+        "奖励模型：准确率区间的下端 {low} 也高于瞎猜（0.5）。",
+    ),
+    "check.reward_chance": Text(
+        "Reward model: its accuracy may be chance (interval from {low}). PPO has nothing sound to climb.",
+        "奖励模型：准确率可能只是碰巧（区间下端 {low}）。PPO 没有可靠的目标可以攀登。",
+    ),
+    "check.gain": Text(
+        "PPO: the reward rose by {ratio} standard errors, which is hardly chance.",
+        "PPO：奖励提升了 {ratio} 个标准误，不大可能是偶然。",
+    ),
+    "check.gain_small": Text(
+        "PPO: the reward changed by {ratio} standard errors; fewer than two can be chance.",
+        "PPO：奖励变化为 {ratio} 个标准误；不足两个时可能只是偶然。",
+    ),
+    "check.kl": Text(
+        "PPO: a reply is {kl} nats away from the fine-tuned model on average: it has stayed near its start.",
+        "PPO：平均每个回答与微调模型相距 {kl} 奈特，没有偏离起点太远。",
+    ),
+    "check.kl_far": Text(
+        "PPO: a reply is {kl} nats away from the fine-tuned model on average (10 is far). "
+        "Raise the KL coefficient or train for fewer steps, and read the samples: high reward may be a trick.",
+        "PPO：平均每个回答与微调模型相距 {kl} 奈特（10 已算很远）。"
+        "请提高 KL 系数或减少步数，并细读样例：高奖励可能只是投机取巧。",
+    ),
+    "check.repetition": Text(
+        "PPO: replies repeat themselves no more than before ({before} to {after}).",
+        "PPO：回答的重复率没有上升（{before} 到 {after}）。",
+    ),
+    "check.repetition_up": Text(
+        "PPO: replies repeat themselves more than before ({before} to {after}): a usual sign of reward hacking.",
+        "PPO：回答的重复率上升了（{before} 到 {after}）：这是钻奖励空子的常见迹象。",
+    ),
+    # curves
+    "curves.title": Text("Training curves", "训练曲线"),
+    "curves.note": Text(
+        "Thin line: as recorded. Strong line: its moving average. All curves run over optimizer steps.",
+        "细线为原始记录，粗线为移动平均。横轴均为优化器步数。",
+    ),
+    "curves.span": Text(
+        "{first} → {last} · lowest {low}, highest {high}", "{first} → {last} · 最低 {low}，最高 {high}"
+    ),
+    "curves.more": Text("More curves: {stage}", "更多曲线：{stage}"),
+    "curves.raw": Text("training", "训练"),
+    "curves.heldout": Text("held out", "留出"),
+    "axis.step": Text("step", "步"),
+    "metric.loss": Text("Loss", "损失"),
+    "metric.heldout_loss": Text("Held-out loss", "留出损失"),
+    "metric.reward.loss": Text("Bradley-Terry loss", "Bradley-Terry 损失"),
+    "metric.ppo.loss": Text("PPO loss", "PPO 损失"),
+    "metric.policy_loss": Text("Policy loss", "策略损失"),
+    "metric.value_loss": Text("Value loss", "价值损失"),
+    "metric.bits_per_byte": Text("Held-out bits per byte", "留出文本的每字节比特数"),
+    "metric.learning_rate": Text("Learning rate", "学习率"),
+    "metric.gradient_norm": Text("Gradient norm", "梯度范数"),
+    "metric.tokens_per_second": Text("Speed", "速度"),
+    "metric.accuracy": Text("Pair accuracy", "偏好对准确率"),
+    "metric.reward": Text("Reward after penalties", "扣除惩罚后的奖励"),
+    "metric.score": Text("Reward model's score", "奖励模型的打分"),
+    "metric.gold_score": Text("Gold score (only watched)", "真值评分（仅观察）"),
+    "metric.repetition": Text("Repetition rate", "重复率"),
+    "metric.approximate_kl": Text("KL of one update", "单次更新的 KL"),
+    "metric.ratio": Text("Probability ratio, new to old", "新旧策略的概率比"),
+    "metric.sampler_difference": Text("Sampler against trainer", "采样与训练的差异"),
+    "metric.reward_chosen": Text("Raw reward, chosen replies", "较好回答的原始奖励"),
+    "metric.reward_rejected": Text("Raw reward, rejected replies", "较差回答的原始奖励"),
+    "metric.kl": Text("KL from the fine-tuned model", "与微调模型的 KL 散度"),
+    "metric.kl_coefficient": Text("KL coefficient", "KL 系数"),
+    "metric.entropy": Text("Entropy", "熵"),
+    "metric.clip_fraction": Text("Clipped share", "被裁剪的比例"),
+    "metric.explained_variance": Text("Explained variance of the critic", "评论家的解释方差"),
+    "metric.eos_rate": Text("Replies that end by themselves", "自行结束的回答比例"),
+    "metric.length": Text("Reply length", "回答长度"),
+    "unit.nats_token": Text("nats per token", "奈特/词元"),
+    "unit.nats_pair": Text("nats per pair", "奈特/偏好对"),
+    "unit.nats_reply": Text("nats per reply", "奈特/回答"),
+    "unit.bits_byte": Text("bits per byte", "比特/字节"),
+    "unit.rate": Text("learning rate", "学习率"),
+    "unit.norm": Text("L2 norm", "L2 范数"),
+    "unit.tokens_second": Text("tokens per second", "词元/秒"),
+    "unit.share": Text("share", "比例"),
+    "unit.reward": Text("normalised reward", "归一化奖励"),
+    "unit.raw_reward": Text("raw reward", "原始奖励"),
+    "unit.tokens": Text("tokens", "词元"),
+    "unit.none": Text("value", "数值"),
+    # language modelling
+    "language.title": Text("Language modelling", "语言建模"),
+    "language.tokenizer": Text("Tokenizer", "分词器"),
+    "language.tokenizer.note": Text(
+        "A byte-level BPE vocabulary of {vocabulary}. More characters per token means shorter sequences.",
+        "字节级 BPE 词表，共 {vocabulary} 个词元。每个词元的字符越多，序列越短。",
+    ),
+    "language.characters": Text("Characters per token", "每词元字符数"),
+    "language.sample": Text("Training sample", "训练样本"),
+    "language.quality": Text("How well each model predicts held-out text", "各模型对留出文本的预测能力"),
+    "language.quality.note": Text(
+        "Every byte of the held-out documents counts once; bits per byte can be compared across tokenizers, perplexity "
+        "and token accuracy only within one. Token accuracy is that of the assistant's words in held-out conversations. "
+        "Fine-tuned models predict plain text a little worse: they have moved "
+        "towards dialogue.",
+        "留出文档的每个字节恰好计一次。每字节比特数可以跨分词器比较，困惑度和词元准确率只能在同一分词器内比较。词元准确率在留出对话中助手所说的词元上测得。"
+        "微调后的模型对普通文本的预测会稍差一些，因为它们偏向了对话。",
+    ),
+    "column.language": Text("Language", "语言"),
+    "column.model": Text("Model", "模型"),
+    "column.bits": Text("Bits\u00a0per\u00a0byte", "每字节比特数"),
+    "column.perplexity": Text("Perplexity", "困惑度"),
+    "column.token_accuracy": Text("Token accuracy", "词元准确率"),
+    "column.repetition": Text("Repetition rate", "重复率"),
+    "column.reward": Text("Mean reward", "平均奖励"),
+    "language.base_row": Text("Base, all held-out text", "预训练模型（全部留出文本）"),
+    "language.heldout": Text("Held-out text of pre-training: {bytes}.", "预训练的留出文本：{bytes}。"),
+    "language.sampled": Text("Read of it by the evaluation of each model: {bytes}.", "评估各模型时从中读取：{bytes}。"),
+    "language.sft": Text(
+        "Fine-tuning: held-out loss {loss} nats per token, held-out token accuracy {accuracy}.",
+        "监督微调：留出损失每词元 {loss} 奈特，留出词元准确率 {accuracy}。",
+    ),
+    # reward model
+    "reward.title": Text("Reward model", "奖励模型"),
+    "reward.note": Text(
+        "A pair counts as right when the chosen reply gets the higher reward. The headline joins human preferences and "
+        "human-against-sampled pairs; off-topic pairs are easy and stay out of it.",
+        "当较好的回答得到更高的奖励时，这一对算判对。总准确率只含人工偏好对与“人写对模型生成”的对；"
+        "跑题对太容易，不计入。",
+    ),
+    "reward.probes": Text("Does it see through spoilt replies?", "能否识破被破坏的回答？"),
+    "reward.probes.note": Text(
+        "Share of held-out prompts where the true reply scores higher than a spoilt copy of it. Below 0.5, PPO could earn "
+        "reward by this trick.",
+        "在留出提示上，原回答得分高于其破坏版本的比例。低于 0.5 时，PPO 可能靠这种手法骗取奖励。",
+    ),
+    "probe.repeated_text": Text("First half of the reply twice", "把回答的前半段说两遍"),
+    "probe.word_salad": Text("Its words in random order", "打乱词序"),
+    "probe.prompt_copy": Text("The user's own words given back", "照抄用户的话"),
+    "probe.longer": Text("The reply said twice", "把回答说两遍"),
+    "probe.cut_short": Text("First third of the reply", "只取回答的前三分之一"),
+    "reward.counted": Text("Together (human and sampled)", "合计（人工与采样）"),
+    "reward.kind.human": Text("Human preference", "人工偏好"),
+    "reward.kind.sampled": Text("Human against sampled reply", "人写对模型生成"),
+    "reward.kind.off_topic": Text("Human against off-topic reply", "人写对跑题回答"),
+    "reward.chance": Text("chance", "瞎猜"),
+    "reward.calibration": Text("Calibration error", "校准误差"),
+    "reward.length": Text("Correlation of reward with length", "奖励与长度的相关系数"),
+    "reward.length.note": Text("near 0: it does not simply like long replies", "接近 0：并非只偏爱长回答"),
+    "reward.normalisation": Text("Raw reward, mean and spread", "原始奖励的均值与标准差"),
+    "reward.normalisation.note": Text(
+        "rewards in this report are shifted and scaled by these", "报告中的奖励已按此平移和缩放"
+    ),
+    "column.kind": Text("Kind of pair", "偏好对的种类"),
+    "column.accuracy": Text("Accuracy", "准确率"),
+    "column.interval": Text("95% interval", "95% 区间"),
+    "column.spoilt": Text("Spoilt reply", "被破坏的回答"),
+    "column.pairs": Text("Pairs", "对数"),
+    "column.about": Text("What it is", "说明"),
+    # ppo
+    "ppo.title": Text("What PPO changed", "PPO 改变了什么"),
+    "ppo.note": Text(
+        "Measured on {n} held-out prompts, the same for both models; the gain is paired, prompt by prompt.",
+        "在 {n} 个留出提示上测得，两个模型使用相同的提示；提升量按提示逐一配对计算。",
+    ),
+    "ppo.reward": Text("Mean reward", "平均奖励"),
+    "ppo.length": Text("Mean length, tokens", "平均长度（词元）"),
+    "ppo.eos": Text("Replies that end by themselves", "自行结束的回答比例"),
+    "ppo.repetition": Text("Repetition rate", "重复率"),
+    "ppo.kl": Text("KL from the fine-tuned model, nats per reply", "与微调模型的 KL 散度（奈特/回答）"),
+    "ppo.gain": Text("Paired gain in reward", "配对的奖励提升"),
+    "ppo.measure": Text("Measure", "指标"),
+    "ppo.change": Text("Change", "变化"),
+    "ppo.scatter": Text("Reward of each prompt's reply, before and after", "每个提示的回答在 PPO 前后的奖励"),
+    "ppo.scatter.note": Text(
+        "{better} of {n} prompts lie above the diagonal: better after PPO",
+        "{n} 个提示中有 {better} 个在对角线之上：PPO 之后更好",
+    ),
+    "ppo.samples": Text("Replies before and after, with their rewards", "PPO 前后的回答及其奖励"),
+    "ppo.more_samples": Text("{count} more", "另外 {count} 个"),
+    "ppo.score": Text("reward {value}", "奖励 {value}"),
+    "ppo.kl_short": Text("KL {value}", "KL {value}"),
+    "ppo.total": Text("reward less KL penalty {value}", "扣除 KL 惩罚后 {value}"),
+    # replies
+    "replies.title": Text("Replies", "回答"),
+    "replies.bleu": Text("BLEU against reference replies", "与参考回答相比的 BLEU"),
+    "replies.bleu.note": Text(
+        "A question has many good answers, so BLEU of dialogue is low by nature; "
+        "compare it between runs, not with translation.",
+        "一个问题有许多好回答，对话的 BLEU 天然偏低；请在不同运行之间比较，不要与翻译比较。",
+    ),
+    "replies.greetings": Text("Greetings and simple questions", "问候与简单问题"),
+    "replies.greetings.note": Text(
+        "Replies of the {model} model. A reply counts when it matches a reference of the data.",
+        "由{model}作答。回答与数据中的某个参考一致时计为答对。",
+    ),
+    "replies.matched": Text("{matched} of {total} matched", "{total} 个中答对 {matched} 个"),
+    "replies.yes": Text("matched", "一致"),
+    "replies.no": Text("not matched", "不一致"),
+    "column.score": Text("Score", "评分"),
+    "column.signature": Text("Signature", "签名"),
+    # samples
+    "samples.title": Text("The same prompt, three models", "同一个提示，三个模型"),
+    "samples.note": Text(
+        "Unselected samples. The base model only continues text; SFT has learned to answer; PPO has learned what the "
+        "reward model prefers.",
+        "未经挑选的样例。预训练模型只会续写文本；微调模型学会了回答；PPO 模型学会了奖励模型的偏好。",
+    ),
+    # data
+    "data.title": Text("Data and licences", "数据与许可"),
+    "data.note": Text(
+        "The terms travel with every bundle, in its model card.", "这些条款随每个模型包一起保存在其模型卡中。"
+    ),
+    "data.conversations": Text("Conversations that fine-tuning learned from", "监督微调所用的对话"),
+    "data.left_out": Text("What was left out, and why", "剔除的数据及原因"),
+    "data.left_out.note": Text(
+        "Nothing is dropped silently: every record that a stage could not use is counted here.",
+        "没有任何数据被悄悄丢弃：每条未能使用的记录都计在这里。",
+    ),
+    "data.nothing_left_out": Text("Nothing was left out.", "没有剔除任何数据。"),
+    "column.source": Text("Source", "来源"),
+    "column.licence": Text("Licence", "许可"),
+    "column.used_by": Text("Used by", "用于"),
+    "column.records": Text("Records", "条数"),
+    "column.conversations": Text("Conversations", "对话数"),
+    "column.tokens": Text("Tokens", "词元数"),
+    "column.reason": Text("Reason", "原因"),
+    "column.count": Text("Records", "条数"),
+    "column.place": Text("First met at", "首次出现处"),
+    # cost
+    "cost.title": Text("Time, size and speed", "用时、大小与速度"),
+    "cost.total": Text("Whole recipe", "整个配方"),
+    "column.stage": Text("Stage", "阶段"),
+    "column.status": Text("Status", "状态"),
+    "column.time": Text("Time", "用时"),
+    "column.steps": Text("Steps", "步数"),
+    "column.speed": Text("Tokens/s", "词元/秒"),
+    "column.parameters": Text("Parameters", "参数量"),
+    "column.size": Text("Bundle", "模型包"),
+    "run.finished": Text("finished", "完成"),
+    "run.skipped": Text("unchanged, skipped", "未变，跳过"),
+    "run.unfinished": Text("not finished", "未完成"),
+    "time.seconds": Text("{seconds} s", "{seconds} 秒"),
+    "time.minutes": Text("{minutes} min {seconds} s", "{minutes} 分 {seconds} 秒"),
+    "time.hours": Text("{hours} h {minutes} min", "{hours} 小时 {minutes} 分"),
+    # settings
+    "settings.title": Text("Every setting", "全部设置"),
+    "settings.note": Text(
+        "Derived: worked out from the few that the recipe states. Resolved: all fields that the stage ran with.",
+        "“推导”指由配方中少数设置算出的值；“最终”指该阶段实际使用的全部字段。",
+    ),
+    "settings.derived": Text("Derived settings: {stage}", "推导的设置：{stage}"),
+    "settings.config": Text("Resolved settings: {stage}", "最终设置：{stage}"),
+    "column.setting": Text("Setting", "设置"),
+    "column.value": Text("Value", "值"),
+    # reproduce
+    "again.title": Text("Make it again", "复现"),
+    "again.note": Text(
+        "The same command, versions, seed and thread count give the same weights, bit for bit.",
+        "相同的命令、版本、随机种子和线程数会得到逐位相同的权重。",
+    ),
+    "again.command": Text("Command", "命令"),
+    "again.versions": Text("Versions", "版本"),
+    "again.machine": Text("Machine", "机器"),
+    "column.part": Text("Part", "组件"),
+    "column.version": Text("Version", "版本"),
+    # glossary
+    "glossary.title": Text("Words for students", "术语表"),
+}

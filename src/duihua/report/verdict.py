@@ -1,0 +1,180 @@
+"""Is my loss normal? The answer of a run, in plain sentences.
+
+Why rules and not a model: each line names the number it looked at and the limit it used, so a student can disagree. The
+expected range comes from the pre-training stage (measured for the recipe); the other limits are:
+a fresh softmax over v tokens costs ln(v) nats; a change under 0.02 nats over the last fifth of training is level; one
+nat above the moving average is a jump; a gap of 0.7 nats between held-out and training loss is learning by heart; two
+paired standard errors are the usual line between a gain and chance; 10 nats of KL is the recipe's own limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Literal
+
+from markupsafe import Markup
+
+from duihua.report.components import number, signed, t
+from duihua.report.figures import range_chart, smooth
+from duihua.report.run_record import RunRecord, StageRecord, dig, finite
+
+Status = Literal["good", "watch", "bad"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: how it stands and the sentence that says so."""
+
+    status: Status
+    text: Markup
+
+
+def expected_range(record: RunRecord) -> tuple[float, float] | None:
+    """The range of held-out bits per byte that the recipe usually ends in, where the stage states one."""
+    stated = dig(record.result("pretrain"), "expected.bits_per_byte")
+    if isinstance(stated, list | tuple) and len(stated) == 2:
+        low, high = finite(stated[0]), finite(stated[1])
+        if low is not None and high is not None and low < high:
+            return low, high
+    return None
+
+
+def loss_verdict(record: RunRecord) -> Check | None:
+    """The answer about pre-training; None where the run has no pre-training result."""
+    stated = dig(record.result("pretrain"), "bits_per_byte.all")
+    if not record.result("pretrain"):
+        return None
+    value = finite(stated)
+    if value is None:
+        return Check("bad", t("normal.broken"))
+    bounds = expected_range(record)
+    if bounds is None:
+        return Check("watch", t("normal.no_range", value=number(value)))
+    values = {"value": number(value), "low": f"{bounds[0]:.2f}", "high": f"{bounds[1]:.2f}"}
+    if value > bounds[1]:
+        return Check("bad" if value > bounds[1] + 0.5 else "watch", t("normal.above", **values))
+    return (
+        Check("watch", t("normal.below", **values))
+        if value < bounds[0]
+        else Check("good", t("normal.inside", **values))
+    )
+
+
+def range_figure(record: RunRecord) -> Markup | None:
+    """The verdict as a picture, where there is a number and a range."""
+    value, bounds = finite(dig(record.result("pretrain"), "bits_per_byte.all")), expected_range(record)
+    if value is None or bounds is None:
+        return None
+    return range_chart(value, *bounds, t("normal.expected"), t("normal.here"))
+
+
+def checks(record: RunRecord) -> list[Check]:
+    """Everything else that can be read off a run without knowing its data."""
+    found = [_start(record)]
+    for kind in ("pretrain", "sft"):
+        stage = record.stage(kind) or next((one for one in record.stages if one.stage == kind), None)
+        if stage is not None:
+            found += _curve(stage)
+    found += [_gap(record), _reward(record), _gain(record), _kl(record), _repetition(record)]
+    return [check for check in found if check is not None]
+
+
+def _start(record: RunRecord) -> Check | None:
+    stage, uniform = record.stage("pretrain"), finite(dig(record.result("pretrain"), "expected.first_loss"))
+    losses = _losses(stage) if stage else []
+    if not losses or uniform is None:
+        return None
+    step, first = losses[0]
+    values: dict[str, Any] = {"value": number(first, 2), "expected": f"{uniform:.2f}", "step": int(step)}
+    if first > uniform + 0.5:
+        return Check("watch", t("check.start_high", **values))
+    return Check("good", t("check.start" if first > uniform - 0.5 else "check.start_low", **values))
+
+
+def _curve(stage: StageRecord) -> list[Check]:
+    name = t(f"stage.{stage.stage}")
+    broken = sum(1 for row in stage.rows if "loss" in row and finite(row["loss"]) is None)
+    found = [Check("bad", t("check.not_finite", stage=name, count=broken))] if broken else []
+    skipped = finite(stage.result.get("skipped_steps"))
+    if skipped:
+        found.append(Check("watch", t("check.skipped", stage=name, count=number(int(skipped)))))
+    losses = _losses(stage)
+    if len(losses) < 20:
+        return found
+    average = smooth(losses, 0.05)
+    # Medians of the two halves of the last fifth (one jump must not move them): half of the change over that fifth.
+    tail = [y for _, y in losses[-max(4, len(losses) // 5) :]]
+    middle = len(tail) // 2
+    change = 2 * (median(tail[middle:]) - median(tail[:middle]))
+    if change < -0.02:
+        found.append(Check("good", t("check.falling", stage=name, fall=number(-change, 2))))
+    elif change <= 0.05:
+        found.append(Check("good", t("check.flat", stage=name, fall=signed(change, 2))))
+    else:
+        found.append(Check("watch", t("check.rising", stage=name, rise=number(change, 2))))
+    # The steep fall at the very start is no jump: the first tenth is not looked at.
+    late = range(len(losses) // 10, len(losses))
+    jumps = sum(1 for i in late if losses[i][1] > average[i][1] + 1.0)
+    if jumps:
+        found.append(Check("watch", t("check.spikes", stage=name, count=jumps)))
+    return found
+
+
+def _gap(record: RunRecord) -> Check | None:
+    loss, heldout = (finite(record.result("sft").get(key)) for key in ("loss", "heldout_loss"))
+    if loss is None or heldout is None:
+        return None
+    values = {"loss": number(loss, 2), "heldout": number(heldout, 2), "gap": number(heldout - loss, 2)}
+    return (
+        Check("watch", t("check.overfit", **values))
+        if heldout - loss > 0.7
+        else Check("good", t("check.fits", **values))
+    )
+
+
+def _reward(record: RunRecord) -> Check | None:
+    low = finite(dig(record.result("reward"), "accuracy.low"))
+    if low is None:
+        return None
+    return (
+        Check("good", t("check.reward", low=number(low)))
+        if low > 0.5
+        else Check("bad", t("check.reward_chance", low=number(low)))
+    )
+
+
+def _gain(record: RunRecord) -> Check | None:
+    gain, error = (finite(dig(record.result("ppo"), f"reward_gain.{key}")) for key in ("value", "standard_error"))
+    if gain is None or error is None or error <= 0:
+        return None
+    ratio = number(gain / error, 1)
+    if gain >= 2 * error:
+        return Check("good", t("check.gain", ratio=ratio))
+    return Check("watch", t("check.gain_small", ratio=ratio))
+
+
+def _kl(record: RunRecord) -> Check | None:
+    kl = finite(record.result("ppo").get("kl_nats"))
+    if kl is None:
+        return None
+    return (
+        Check("good", t("check.kl", kl=number(kl, 2))) if kl < 10 else Check("bad", t("check.kl_far", kl=number(kl, 2)))
+    )
+
+
+def _repetition(record: RunRecord) -> Check | None:
+    before, after = (finite(dig(record.result("ppo"), f"repetition_rate.{key}")) for key in ("before", "after"))
+    if before is None or after is None:
+        return None
+    values = {"before": number(before), "after": number(after)}
+    return (
+        Check("good", t("check.repetition", **values))
+        if after <= before
+        else Check("watch", t("check.repetition_up", **values))
+    )
+
+
+def _losses(stage: StageRecord) -> list[tuple[float, float]]:
+    found = [(finite(row.get("step")), finite(row.get("loss"))) for row in stage.rows]
+    return [(step, loss) for step, loss in found if step is not None and loss is not None]

@@ -1,0 +1,178 @@
+"""report.html: complete in itself, bilingual, safe against text of models, whole also for a run that is not."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import runpy
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from duihua.report.page import SECTIONS, write_report
+from duihua.report.texts import TEXTS
+
+build_fake_run = runpy.run_path(str(Path(__file__).with_name("fake_run.py")))["build_fake_run"]
+
+VOID = {"meta", "br", "img", "input", "link", "hr", "path"}
+LOADING = {"src", "srcset", "data", "poster", "action", "formaction", "background", "xlink:href"}
+HOSTILE = (
+    "</p></bdi></style></script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
+    "<a href='javascript:window.hacked=1'>x</a>\"' onload=window.hacked=1 {0.__class__} {value} \x00\x1b[31m\u202egnp"
+)
+
+
+class Page(HTMLParser):
+    """Elements in order, checked for balance; what would be loaded; where links go."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.unbalanced: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID and (not self.open or self.open.pop() != tag):
+            self.unbalanced.append(tag)
+
+    def loaded(self) -> list[str]:
+        found = [str(value) for _, attributes in self.elements for name, value in attributes.items() if name in LOADING]
+        return found + [
+            str(attributes.get("href")) for tag, attributes in self.elements if tag in {"link", "base", "image", "use"}
+        ]
+
+    def handlers(self) -> list[str]:
+        return [name for _, attributes in self.elements for name in attributes if name.startswith("on")]
+
+
+def written(run: Path) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+def test_page_is_balanced_and_loads_nothing(tmp_path: Path) -> None:
+    html = written(build_fake_run(tmp_path))
+    page = Page(html)
+    assert page.unbalanced == [] and page.open == []
+    assert page.loaded() == []
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert "url(" not in style and "@import" not in style
+    script = html[html.index("<script>") : html.index("</script>")]
+    assert not re.search(r"fetch|XMLHttpRequest|import\(|https?:", script)
+    links = {str(attributes["href"]) for tag, attributes in page.elements if tag == "a"}
+    assert all(link.startswith(("#", "https://")) for link in links)
+    # The check is not blind:
+    assert Page('<link href="https://example.org/a.css"><img src="b.png">').loaded() == [
+        "b.png",
+        "https://example.org/a.css",
+    ]
+
+
+def test_policy_allows_the_one_script_by_its_hash_and_no_request(tmp_path: Path) -> None:
+    html = written(build_fake_run(tmp_path, stages=("tokenizer",)))
+    script = re.search(r"<script>(.*?)</script>", html, re.DOTALL)
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)
+    assert script is not None and policy is not None and html.count("<script") == 1
+    digest = base64.b64encode(hashlib.sha256(script[1].encode("utf-8")).digest()).decode("ascii")
+    assert f"script-src 'sha256-{digest}'" in policy[1]
+    assert policy[1].startswith("default-src 'none'")
+
+
+def test_hostile_text_stays_text_wherever_it_appears(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path, hostile=HOSTILE)
+    html = written(run)
+    page = Page(html)
+    assert page.unbalanced == [] and page.open == []
+    assert page.loaded() == [] and page.handlers() == []
+    assert html.count("<script") == 1
+    assert "&lt;script&gt;window.hacked=1" in html
+    assert not any("javascript:" in str(attributes.get("href")) for _, attributes in page.elements)
+    assert not any(mark in html for mark in "\x00\x1b\u202e")
+    assert "␛[31m" in html
+    # Unescaped, the same text is seen by the same checks:
+    raw = Page(f"<p><bdi>{HOSTILE}</bdi></p>")
+    assert raw.unbalanced and raw.loaded() and raw.handlers()
+
+
+def test_homepage_that_is_no_web_address_is_no_link(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path, stages=("sft",))
+    path = run / "sft" / "result.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored["metrics"]["terms"][0]["homepage"] = "javascript:alert(1)"
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    assert "javascript:" not in written(run)
+
+
+def test_every_sentence_stands_in_both_languages(tmp_path: Path) -> None:
+    page = Page(written(build_fake_run(tmp_path)))
+    spans = [attributes.get("class") for tag, attributes in page.elements if tag == "span"]
+    assert spans.count("en") == spans.count("zh") > 300
+
+
+def test_complete_run_shows_every_section_and_the_main_numbers(tmp_path: Path) -> None:
+    html = written(build_fake_run(tmp_path))
+    for name, _ in SECTIONS:
+        assert f'<section id="{name}"' in html
+        assert TEXTS[f"{name}.title"].zh in html
+    for shown in ("1.931", "0.713", "+0.531", "0.681", "11.8", "2.41", "36", "CC BY-SA 3.0", "3,127", "muon_learning_rate",
+                  "duihua run recipes/quickstart.yaml", "tok:flores101", "2.13.0"):  # fmt: skip
+        assert shown in html, shown
+
+
+@pytest.mark.parametrize("count", range(6))
+def test_partial_run_says_what_is_missing_and_leaves_it_out(tmp_path: Path, count: int) -> None:
+    stages = ("tokenizer", "pretrain", "sft", "reward", "ppo", "evaluate")[:count]
+    html = written(build_fake_run(tmp_path, stages=stages))
+    page = Page(html)
+    assert page.unbalanced == []
+    assert 'class="partial"' in html
+    partial = html[html.index('class="partial"') :].split("</p>")[0]
+    for kind, present in [("reward", count > 3), ("ppo", count > 4)]:
+        assert (f'<section id="{kind}"' in html) == present
+        assert (TEXTS[f"stage.{kind}"].zh in partial) != present
+
+
+def test_complete_run_has_no_word_of_missing_parts(tmp_path: Path) -> None:
+    assert 'class="partial"' not in written(build_fake_run(tmp_path))
+
+
+def test_stage_without_a_result_is_drawn_from_its_metrics(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path, stages=("tokenizer", "pretrain"))
+    (run / "pretrain" / "result.json").unlink()
+    html = written(run)
+    assert TEXTS["stage.pretrain"].zh in html[html.index('class="partial"') :].split("</p>")[0]
+    assert '<section id="curves"' in html
+
+
+def test_numbers_that_are_not_finite_do_not_stop_the_report(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path)
+    for path in run.glob("*/result.json"):
+        text = re.sub(r"(?<=[\[ ])-?\d+\.\d+(?=[,}\]])", "NaN", path.read_text(encoding="utf-8"))
+        path.write_text(text, encoding="utf-8")
+    html = written(run)
+    assert TEXTS["normal.broken"].en in html
+    assert "NaN" in html
+
+
+def test_page_of_a_long_run_stays_small(tmp_path: Path) -> None:
+    assert len(written(build_fake_run(tmp_path, steps=20_000)).encode("utf-8")) < 600_000
+
+
+def test_bundle_size_and_moved_run(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path / "a")
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    for entry in record["stages"]:
+        entry["directory"] = str(tmp_path / "elsewhere" / entry["directory"])
+    (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    assert "146 KiB" in written(run)

@@ -1,0 +1,87 @@
+"""Is my loss normal? The verdict follows the numbers."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from duihua.report.run_record import read_run
+from duihua.report.texts import TEXTS
+from duihua.report.verdict import checks, loss_verdict
+
+build_fake_run = runpy.run_path(str(Path(__file__).with_name("fake_run.py")))["build_fake_run"]
+
+
+def change(run: Path, stage: str, **values: Any) -> Path:
+    path = run / stage / "result.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored["metrics"].update(values)
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    return run
+
+
+def words(run: Path) -> dict[str, str]:
+    """Status by the English text of each check."""
+    return {str(check.text): check.status for check in checks(read_run(run))}
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "start"),
+    [
+        (1.93, "good", "Yes."),
+        (2.2, "watch", "Higher than usual"),
+        (2.9, "bad", "Higher than usual"),
+        (1.2, "watch", "Lower than usual"),
+        (float("nan"), "bad", "No."),
+    ],
+)
+def test_verdict_by_the_held_out_loss(tmp_path: Path, value: float, status: str, start: str) -> None:
+    run = change(build_fake_run(tmp_path), "pretrain", bits_per_byte={"all": value, "en": 2.0, "zh": 2.0})
+    verdict = loss_verdict(read_run(run))
+    assert verdict is not None
+    assert verdict.status == status
+    assert f'lang="en">{start}' in verdict.text
+
+
+def test_without_a_stated_range_there_is_no_yes(tmp_path: Path) -> None:
+    verdict = loss_verdict(read_run(build_fake_run(tmp_path, expected=False)))
+    assert verdict is not None
+    assert verdict.status == "watch"
+    assert TEXTS["normal.no_range"].zh.format(value="1.931") in verdict.text
+
+
+def test_healthy_run_has_only_good_checks(tmp_path: Path) -> None:
+    found = words(build_fake_run(tmp_path))
+    assert len(found) == 8
+    assert set(found.values()) == {"good"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "values", "status", "sentence"),
+    [
+        ("ppo", {"kl_nats": 14.0}, "bad", "14.00 nats away"),
+        ("ppo", {"reward_gain": {"value": 0.05, "standard_error": 0.04, "n": 128}}, "watch", "fewer than two"),
+        ("ppo", {"repetition_rate": {"before": 0.05, "after": 0.2}}, "watch", "more than before"),
+        ("reward", {"accuracy": {"value": 0.52, "low": 0.47, "high": 0.57, "n": 300}}, "bad", "may be chance"),
+        ("sft", {"heldout_loss": 3.4}, "watch", "learns by heart"),
+        ("pretrain", {"skipped_steps": 3}, "watch", "was not a number: 3"),
+        ("pretrain", {"expected": {"first_loss": 5.0}}, "watch", "worse than guessing"),
+    ],
+)
+def test_each_fault_is_named(tmp_path: Path, stage: str, values: dict[str, Any], status: str, sentence: str) -> None:
+    found = words(change(build_fake_run(tmp_path), stage, **values))
+    assert [seen for text, seen in found.items() if sentence in text] == [status]
+
+
+def test_rising_and_broken_and_jumping_curves_are_seen(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path, stages=("pretrain",))
+    rows = [{"step": step, "loss": 5.0 - 0.01 * min(step, 150) + 0.02 * max(0, step - 150)} for step in range(200)]
+    rows[170]["loss"] += 8.0
+    rows[40]["loss"] = float("nan")
+    (run / "pretrain" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = " ".join(words(run))
+    assert "rose by" in found and "above the curve: 1" in found and "not numbers: 1" in found

@@ -33,7 +33,7 @@ class PPOConfig:
     """Longest prompt; longer ones are left out and counted."""
     reply_tokens: int = 32
     """Most tokens of a reply; one that has not ended by then is cut there."""
-    iterations: int = 16
+    iterations: int = 10
     """Rollouts, if none is stopped early: the number of updates is iterations x epochs x minibatches."""
     rollout_prompts: int = 64
     """Prompts of a rollout, one sampled reply each."""
@@ -41,7 +41,7 @@ class PPOConfig:
     """Passes over each rollout, freshly shuffled each time."""
     minibatches: int = 2
     """Updates in one pass over a rollout."""
-    micro_batch: int = 32
+    micro_batch: int = 16
     """Replies in memory at a time; it does not change what is learnt."""
     temperature: float = 1.0
     """Temperature of the policy: of the sampling and of every log-probability."""
@@ -84,7 +84,7 @@ class PPOConfig:
     samples: int = 8
     """Held-out prompts whose replies before and after are shown."""
     optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(kind="adamw", learning_rate=1e-4, beta1=0.9, beta2=0.999, epsilon=1e-5)
+        default_factory=lambda: OptimizerConfig(kind="adamw", learning_rate=2e-4, beta1=0.9, beta2=0.999, epsilon=1e-5)
     )
     """Which parameters move how fast. Adam's epsilon is 1e-5 (Huang et al. 2024, detail 15); the rate falls linearly to 0."""
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(log_every=1))

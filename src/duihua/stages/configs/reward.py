@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError
@@ -13,7 +14,10 @@ from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfi
 class RewardConfig:
     """How the reward model is trained: a Bradley-Terry model of which of two replies is liked better."""
 
-    preferences: tuple[SourceConfig, ...] = (SourceConfig(name="dpo-en"), SourceConfig(name="dpo-zh"))
+    preferences: tuple[SourceConfig, ...] = (
+        SourceConfig(name="dpo-en", limit=150),
+        SourceConfig(name="dpo-zh", limit=150),
+    )
     """Sources of judged pairs (kind human)."""
     conversations: tuple[SourceConfig, ...] = (
         SourceConfig(name="chatterbot-en"),
@@ -23,16 +27,19 @@ class RewardConfig:
         SourceConfig(name="alpaca-zh"),
     )
     """Sources of prompts with a person's reply, for sampled and off-topic pairs; drawn in proportion to their weights."""
-    sampled_pairs: int = 800
+    sampled_pairs: int = 640
     """Training pairs of a person's reply against one that the SFT policy sampled."""
-    off_topic_pairs: int = 300
+    off_topic_pairs: int = 200
     """Training pairs of a person's reply against the reply to another prompt."""
     heldout_sampled_pairs: int = 240
     """Most sampled pairs of held-out prompts, for the accuracy."""
     heldout_off_topic_pairs: int = 120
     """Most off-topic pairs of held-out prompts, for the accuracy."""
-    length: int = 0
-    """Most tokens of prompt and reply together; a pair that is longer is left out and counted. 0: the model's context."""
+    length: int = 128
+    """Most tokens of prompt and reply together; never more than the model's context, which 0 stands for."""
+    long_pairs: Literal["cut", "leave_out"] = "cut"
+    """Judged pairs longer than that. cut: the prompt loses its beginning (it keeps at most half the length), then each
+    reply its end; leave_out: not used. Either way they are counted and reported."""
     reply_tokens: int = 48
     """Most tokens of a sampled reply. Exchanges whose human reply is longer are left out of sampled pairs and counted,
     so that being cut does not tell the two apart."""
@@ -44,15 +51,15 @@ class RewardConfig:
     """Passes over the training pairs. More than one overfits soon (Stiennon et al. 2020, appendix B)."""
     batch_pairs: int = 16
     """Pairs for each update."""
-    micro_batch_pairs: int = 16
+    micro_batch_pairs: int = 4
     """Pairs in memory at a time; it does not change what is learnt."""
     margin: float = 0.0
     """Subtracted from the difference of the two rewards inside the sigmoid (Touvron et al. 2023, equation 2). 0: none."""
     centering: float = 0.0
     """Weight of (r_chosen + r_rejected)^2, which keeps rewards near zero (Eisenstein et al. 2023). 0: none."""
-    normalisation_samples: int = 256
+    normalisation_samples: int = 192
     """Replies of the reference policy over which the reward is brought to mean 0 and standard deviation 1."""
-    verification_samples: int = 256
+    verification_samples: int = 192
     """Other replies of the reference policy on which the normalisation is checked."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(kind="adamw", learning_rate=3e-4, beta1=0.9, beta2=0.95, epsilon=1e-5)

@@ -1,0 +1,101 @@
+"""The stages of the road: what each is called, where its config and its code lie, and what it takes from others.
+
+Why a table of import paths: `duihua --help` and `duihua sft --help` must not import torch, so a stage's code is imported
+only when it runs. The table is also the default wiring of a recipe: an input comes from the latest stage before it of
+the first kind named here that the recipe has.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from duihua.errors import ConfigError
+
+if TYPE_CHECKING:
+    from duihua.stages.context import StageContext, StageResult
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a stage is given in a role: the kinds of stage that can make it, best first, and whether it needs it."""
+
+    stages: tuple[str, ...]
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A kind of stage. `config` is `module:Class` (no torch there), `module` has `run(config, context)`."""
+
+    name: str
+    help: str
+    config: str
+    module: str
+    inputs: Mapping[str, Input]
+
+    def config_class(self) -> type[Any]:
+        """The frozen dataclass of the stage's settings; imports no torch."""
+        module, _, name = self.config.partition(":")
+        found: type[Any] = getattr(importlib.import_module(module), name)
+        return found
+
+    def run(self, config: Any, context: StageContext) -> StageResult:
+        """Import the stage's code and run it."""
+        function: Callable[[Any, StageContext], StageResult] = importlib.import_module(self.module).run
+        return function(config, context)
+
+
+def _stage(name: str, help: str, config_class: str, **inputs: Input) -> Stage:
+    return Stage(name, help, f"duihua.stages.configs.{name}:{config_class}", f"duihua.stages.{name}", inputs)
+
+
+STAGES: Mapping[str, Stage] = MappingProxyType(
+    {
+        stage.name: stage
+        for stage in (
+            _stage("tokenizer", "learn a byte-level BPE vocabulary from text", "TokenizerConfig"),
+            _stage(
+                "pretrain",
+                "train a decoder on running text, from random weights",
+                "PretrainConfig",
+                tokenizer=Input(("tokenizer",)),
+            ),
+            _stage("sft", "teach a base model to answer in conversations", "SFTConfig", policy=Input(("pretrain",))),
+            _stage(
+                "reward",
+                "train a reward model on pairs of replies",
+                "RewardConfig",
+                policy=Input(("sft", "pretrain")),
+            ),
+            _stage(
+                "ppo",
+                "train a chat model against a reward model",
+                "PPOConfig",
+                policy=Input(("sft", "pretrain")),
+                reward=Input(("reward",)),
+            ),
+            _stage(
+                "evaluate",
+                "measure base, fine-tuned and PPO models side by side",
+                "EvaluateConfig",
+                base=Input(("pretrain",), required=False),
+                sft=Input(("sft",), required=False),
+                reward=Input(("reward",), required=False),
+                ppo=Input(("ppo",), required=False),
+            ),
+        )
+    }
+)
+
+
+def find_stage(name: str, where: str = "") -> Stage:
+    """The stage called `name`. Raises ConfigError with the nearest name."""
+    from duihua.config.mapping import suggestion
+
+    if name not in STAGES:
+        raise ConfigError(f"there is no stage {name!r}", where=where, remedy=suggestion(name, list(STAGES)))
+    return STAGES[name]

@@ -1,0 +1,79 @@
+"""Running one stage so that the same settings give the same bytes: seeds, threads, device, and a clean folder.
+
+Why before every stage and not once: a stage that follows another in one process must start from the same random state
+and the same number of threads as one that is started by itself after a crash, or a resumed run would end elsewhere.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+from duihua.config import to_mapping
+from duihua.errors import ConfigError
+from duihua.files import write_json
+from duihua.stages import Stage
+from duihua.stages.context import StageContext, StageResult
+
+CONFIG_FILE = "settings.json"
+
+
+def execute(stage: Stage, config: Any, context: StageContext) -> StageResult:
+    """Run `stage` in `context.directory`, resuming what is there. Raises what the stage raises."""
+    context.directory.mkdir(parents=True, exist_ok=True)
+    for leftover in context.directory.glob(".*.part"):  # half-written files of an attempt that was killed
+        if leftover.is_file():
+            leftover.unlink()
+    write_json(context.directory / CONFIG_FILE, to_mapping(config))
+    settle(context.device, context.threads, context.seed)
+    return stage.run(config, context)
+
+
+def settle(device: str, threads: int | None, seed: int) -> None:
+    """Set torch's threads, seeds and deterministic kernels. Raises ConfigError for a device that is not there."""
+    import numpy
+    import torch
+
+    check_device(device)
+    if threads:
+        torch.set_num_threads(threads)
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)
+    if device == "cpu":
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # filling costs time, and changes nothing that is ever read
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError unless `device` is cpu, cuda or cuda:N and torch can use it."""
+    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
+    if match is None:
+        raise ConfigError(f"unknown device {device!r}", where="--device", remedy="Use cpu, cuda or cuda:N")
+    if device == "cpu":
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "torch sees no CUDA device",
+            where=f"--device {device}",
+            remedy="Use --device cpu, or install a CUDA build of torch; `duihua doctor` shows what is there",
+        )
+    count = torch.cuda.device_count()
+    if match.group(1) is not None and int(match.group(1)) >= count:
+        raise ConfigError(f"this machine has {count} CUDA devices", where=f"--device {device}", remedy="Count from 0")
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether a stage that was started here has ended: its result stands, and so does its bundle."""
+    from duihua.errors import DuihuaError
+
+    try:
+        result = StageResult.load(directory)
+    except (DuihuaError, KeyError, TypeError):
+        return False
+    return result.bundle is None or result.bundle.is_dir()

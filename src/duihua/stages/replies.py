@@ -1,0 +1,129 @@
+"""Sampling replies from a policy: for rollouts, for pairs, for normalising, for the comparison before and after.
+
+Why one place: PPO is only right when replies are drawn from exactly the distribution whose log-probabilities are trained.
+So nothing but the temperature may shape the draw (`require_plain`), every reply has a seed that is a hash of what it is
+for, and a reply ends at its first stop token, which belongs to it: stopping is an action of the policy like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from duihua import console
+from duihua.data.records import Message
+from duihua.engine.engine import Engine
+from duihua.engine.settings import SamplingSettings, require_plain
+from duihua.errors import DuihuaError
+from duihua.files import read_json, sha256_json, write_json
+from duihua.models.decoder import Decoder
+from duihua.text.tokenizer import Tokenizer
+
+CHUNK = 128
+"""Replies sampled and stored together by `stored_replies`: what an interruption can lose, and a fixed batch composition."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt of a run: its place in the run's list (which enters the seeds), the messages, and their ids."""
+
+    index: int
+    messages: list[Message]
+    ids: list[int]
+    source: str = ""
+    language: str = ""
+
+
+class Reply(NamedTuple):
+    """A sampled reply: ids up to its stop token (included), the sampler's log-probabilities, and whether it ended."""
+
+    ids: list[int]
+    logprobs: list[float]
+    ended: bool
+
+
+Sampler = Callable[[Sequence[Prompt], Sequence[int]], list[Reply]]
+"""Draws one reply for each prompt, each with its own seed, from the policy as it now is."""
+Scorer = Callable[[Sequence[Prompt], Sequence[Reply]], Tensor]
+"""Judges replies: one number each, (n,) in fp32. The reward model, or any rule."""
+
+
+def truncate_at_stop(ids: Sequence[int], stop_ids: Sequence[int], limit: int) -> tuple[list[int], bool]:
+    """The reply up to its first stop token (included) or `limit` tokens, and whether it ended by a stop token."""
+    for place, token in enumerate(ids[:limit]):
+        if token in stop_ids:
+            return list(ids[: place + 1]), True
+    return list(ids[:limit]), False
+
+
+def compute_dtype(precision: str, device: str) -> torch.dtype | None:
+    """The type of the matrix products for a TrainerConfig.precision, None for fp32: the Trainer's own rule, so that
+    sampler, scorer and trainer compute alike."""
+    cuda = torch.device(device).type == "cuda"
+    wanted = precision == "bf16" or (precision == "auto" and cuda and torch.cuda.is_bf16_supported())
+    return torch.bfloat16 if wanted else None
+
+
+def engine_sampler(
+    policy: Decoder,
+    tokenizer: Tokenizer,
+    *,
+    reply_tokens: int,
+    temperature: float,
+    slots: int,
+    dtype: torch.dtype | None = None,
+) -> Sampler:
+    """A sampler that draws from `policy` with the engine: the same class, cache and forward that serve chat."""
+    settings = SamplingSettings(temperature=temperature, max_new_tokens=reply_tokens, stop_ids=tokenizer.stop_ids)
+    require_plain(settings)
+    engine = Engine(policy, None, slots, compute_dtype=dtype)
+
+    def sample(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Reply]:
+        replies = []
+        for completion in engine.generate([prompt.ids for prompt in prompts], settings, seeds):
+            ids, ended = truncate_at_stop(completion.ids, tokenizer.stop_ids, reply_tokens)
+            replies.append(Reply(ids, completion.logprobs.tolist()[: len(ids)], ended))
+        return replies
+
+    return sample
+
+
+def stored_replies(
+    sample: Sampler, prompts: Sequence[Prompt], seeds: Sequence[int], folder: Path, key: str, label: str
+) -> list[Reply]:
+    """`sample(prompts, seeds)` in chunks, each written to `folder` once made, so that an interrupted stage goes on.
+
+    A stored chunk is used only for the same prompts, seeds and `key` (a hash of policy and settings); a broken or foreign
+    file is made again. The chunks never depend on what was stored, so the replies do not either.
+    """
+    replies: list[Reply] = []
+    with console.progress(len(prompts), "reply", label) as bar:
+        for start in range(0, len(prompts), CHUNK):
+            part, part_seeds = prompts[start : start + CHUNK], seeds[start : start + CHUNK]
+            mark = sha256_json([key, [prompt.ids for prompt in part], list(part_seeds)])
+            path = folder / f"{label}-{start // CHUNK:04d}.json"
+            made = _read_chunk(path, mark)
+            if made is None:
+                made = sample(part, part_seeds)
+                stored = [[reply.ids, reply.logprobs, reply.ended] for reply in made]
+                write_json(path, {"mark": mark, "replies": stored})
+            replies += made
+            bar.advance(len(part))
+    return replies
+
+
+def _read_chunk(path: Path, mark: str) -> list[Reply] | None:
+    if not path.exists():
+        return None
+    try:
+        stored = read_json(path)
+        if stored["mark"] == mark:
+            return [Reply(list(ids), list(logprobs), bool(ended)) for ids, logprobs, ended in stored["replies"]]
+    except (DuihuaError, KeyError, TypeError, ValueError):
+        console.say(f"{path.name} cannot be read and is made again")
+    return None

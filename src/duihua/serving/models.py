@@ -1,0 +1,147 @@
+"""The models of one server: which bundles a path means, loading them in the background, finding one by name.
+
+A run's folder means all its chat models: `base` (pre-training), `sft`, `ppo`, in the order of training, the last the
+default. Loading happens in a thread, so that /health can say 503 and the page can say that it is loading.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from duihua.errors import BundleError, DuihuaError
+from duihua.files import read_json
+from duihua.serving.api_errors import ApiError
+from duihua.serving.config import ServingConfig
+from duihua.serving.served_model import EngineModel, ServedModel
+
+RUN_STAGES = {"pretrain": "base", "base": "base", "sft": "sft", "ppo": "ppo"}
+"""Folders of a run that hold chat models, in the order of training, and what they are called."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A bundle to serve and its name in the API."""
+
+    name: str
+    directory: Path
+
+
+def find_sources(paths: Sequence[str | Path]) -> list[ModelSource]:
+    """The bundles that `paths` (bundles, or folders of runs) mean, each with a name of its own, in order.
+
+    Raises BundleError for a path that is neither.
+    """
+    sources: list[ModelSource] = []
+    for path in map(Path, paths):
+        if (path / "config.json").is_file():
+            sources.append(ModelSource(RUN_STAGES.get(path.resolve().name, path.resolve().name), path))
+            continue
+        found = [ModelSource(name, path / stage) for stage, name in RUN_STAGES.items() if _is_policy(path / stage)]
+        found = found or [ModelSource(child.name, child) for child in sorted(_children(path)) if _is_policy(child)]
+        if not found:
+            problem = "holds no model" if path.is_dir() else "no such folder"
+            raise BundleError(
+                problem, where=str(path), remedy="Give a bundle (a folder with config.json) or the folder of a run"
+            )
+        sources.extend(found)
+    return _with_distinct_names(sources)
+
+
+def _children(path: Path) -> list[Path]:
+    return [child for child in path.iterdir() if child.is_dir()] if path.is_dir() else []
+
+
+def _is_policy(directory: Path) -> bool:
+    """Whether a folder looks like a chat model (and not like a reward model or a tokenizer)."""
+    if not (directory / "config.json").is_file() or not any(directory.glob("*.safetensors")):
+        return False
+    config = read_json(directory / "config.json")
+    architectures = config.get("architectures") if isinstance(config, dict) else None
+    return isinstance(architectures, list) and any(str(name).endswith("ForCausalLM") for name in architectures)
+
+
+def _with_distinct_names(sources: Sequence[ModelSource]) -> list[ModelSource]:
+    """Two bundles of one name are told apart by their parent's, and by a number if that is not enough."""
+    names = [source.name for source in sources]
+    renamed, taken = [], set[str]()
+    for source in sources:
+        name = source.name
+        if names.count(name) > 1:
+            name = f"{source.directory.resolve().parent.name}/{name}"
+        unique, number = name, 2
+        while unique in taken:
+            unique, number = f"{name}-{number}", number + 1
+        taken.add(unique)
+        renamed.append(ModelSource(unique, source.directory))
+    return renamed
+
+
+def load_engine_model(source: ModelSource, config: ServingConfig) -> ServedModel:
+    """Open a bundle and start its engine."""
+    from duihua.engine.chat_model import ChatModel
+
+    return EngineModel(source.name, ChatModel.load(source.directory, config.device, config.slots), config.queue)
+
+
+class Models:
+    """Models by name. `start` returns at once; `state` says how loading goes."""
+
+    def __init__(self, loaders: Sequence[Callable[[], ServedModel]]) -> None:
+        self._loaders = loaders
+        self._models: dict[str, ServedModel] = {}
+        self.state: Literal["loading", "ready", "failed"] = "loading"
+        self.error: DuihuaError | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def start(self, when_done: Callable[[], None] = lambda: None) -> None:
+        """Load in a thread of its own; `when_done` is called there at the end, loaded or failed."""
+        threading.Thread(target=self._load, args=(when_done,), name="duihua-load", daemon=True).start()
+
+    def _load(self, when_done: Callable[[], None]) -> None:
+        try:
+            for load in self._loaders:
+                model = load()
+                with self._lock:
+                    if self._closed:
+                        model.close(0.0)
+                        return
+                    self._models[model.card.name] = model
+            self.state = "ready"
+        except DuihuaError as error:
+            self.error, self.state = error, "failed"
+        except Exception as error:
+            self.error, self.state = DuihuaError(f"loading failed: {type(error).__name__}: {error}"), "failed"
+            raise
+        finally:
+            when_done()
+
+    def all(self) -> list[ServedModel]:
+        """Those that are loaded, in order."""
+        return list(self._models.values())
+
+    @property
+    def default(self) -> ServedModel | None:
+        """The last: of a run, the most trained."""
+        models = self.all()
+        return models[-1] if models else None
+
+    def get(self, name: str) -> ServedModel:
+        """The model of that name; ApiError 503 while loading, 404 when there is none."""
+        if self.state == "loading":
+            raise ApiError(503, "The models are still loading.", code="loading")
+        if name not in self._models:
+            known = ", ".join(self._models)
+            raise ApiError(404, f"There is no such model. Known: {known}.", param="model", code="model_not_found")
+        return self._models[name]
+
+    def close(self, drain_seconds: float) -> None:
+        """Stop every engine."""
+        with self._lock:
+            self._closed = True
+        for model in self.all():
+            model.close(drain_seconds)

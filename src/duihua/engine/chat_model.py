@@ -1,0 +1,266 @@
+"""The model that one talks to: what `duihua.load` returns.
+
+It joins a bundle, its chat template and an engine. The rule for a conversation that has outgrown the context, the same
+in the library, the terminal and the server: the oldest turns are left out whole (a user's message with the replies to
+it), the system message and the last turn always stay, and the reply says how many turns were left out. Room for the
+reply is kept free: max_new_tokens, or a quarter of the context where that is less. Only a system message and last turn
+that alone do not fit are an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from duihua.engine.engine import Engine
+from duihua.engine.randomness import fresh_seed
+from duihua.engine.request import Completion, FinishReason, Request, TokenEvent
+from duihua.engine.settings import SamplingSettings
+from duihua.errors import BundleError, DuihuaError, GenerationError
+from duihua.files import read_json
+from duihua.models.bundle import Bundle, load_bundle
+from duihua.text.chat_template import ChatTemplate, Message
+
+CHAT_DEFAULTS = SamplingSettings(temperature=0.7, top_p=0.9, repetition_penalty=1.05, max_new_tokens=256)
+"""For chat, where the bundle's generation_config.json names nothing else."""
+
+FROM_GENERATION_CONFIG = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens")
+DISPLAYED_SEED_BITS = 32  # a seed that people copy, and that JavaScript can hold exactly
+
+
+@dataclass(frozen=True)
+class PreparedChat:
+    """A conversation ready for the engine: ids (generation prompt included), the turns left out of it, the messages kept."""
+
+    ids: list[int]
+    dropped_turns: int
+    messages: list[Message]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of the prompt, of those the ones found in the cache, and of the completion (end token included)."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    reused_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply with its circumstances. finish_reason: "stop", or "length" at max_new_tokens or the end of the context."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    dropped_turns: int
+    seed: int
+    completion: Completion
+
+
+class ReplyStream(Iterator[str]):
+    """The pieces of a reply's text as they come. `close` (or leaving it to be collected) stops the reply.
+
+    After the last piece `reply()` has the whole; before, what there is so far, as cancelled.
+    """
+
+    def __init__(self, engine: Engine, prepared: PreparedChat, settings: SamplingSettings) -> None:
+        assert settings.seed is not None
+        self.prepared, self._seed = prepared, settings.seed
+        self.request: Request
+        self.request, self._events = engine.open(prepared.ids, settings)
+
+    def events(self) -> Iterator[TokenEvent]:
+        """The events themselves, one a token, instead of the texts."""
+        return self._events
+
+    def __iter__(self) -> ReplyStream:
+        return self
+
+    def __next__(self) -> str:
+        for event in self._events:
+            if event.text:
+                return event.text
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stop; the slot is free for others."""
+        self._events.close()
+
+    def reply(self) -> Reply:
+        """The reply as it stands."""
+        request = self.request
+        completion = request.completion()
+        usage = Usage(len(request.prompt), len(request.ids), request.reused)
+        return Reply(
+            completion.text, completion.finish_reason, usage, self.prepared.dropped_turns, self._seed, completion
+        )
+
+
+class ChatModel:
+    """A policy bundle or Hugging Face directory, ready to talk.
+
+    tokenizer, config, network (the torch module: `network(token_ids)` gives logits (batch, time, vocabulary)),
+    directory, stage ("ppo", "sft", ...; empty for a directory from elsewhere), defaults (its sampling settings),
+    engine. Several threads may use one model at once.
+    """
+
+    def __init__(self, bundle: Bundle, slots: int = 4) -> None:
+        self.network = bundle.policy
+        self.tokenizer = bundle.tokenizer
+        self.config = bundle.config
+        self.directory = bundle.directory
+        self.stage = _stage(bundle.directory)
+        self.defaults = _defaults(bundle.directory)
+        self.engine = Engine(self.network, self.tokenizer, slots, reuse_prefix=True)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu", slots: int = 4) -> ChatModel:
+        """Open a directory. slots: replies at once. Raises BundleError when it is not a model, or a reward model."""
+        return cls(load_bundle(path, device=device), slots)
+
+    @property
+    def name(self) -> str:
+        """The directory's own name, with its parent's where that tells more: `quickstart/ppo`."""
+        directory = self.directory.resolve()
+        return f"{directory.parent.name}/{directory.name}" if self.stage and directory.parent.name else directory.name
+
+    @property
+    def context(self) -> int:
+        """Most tokens of conversation and reply together."""
+        return self.engine.context
+
+    @cached_property
+    def template(self) -> ChatTemplate:
+        """The chat template; BundleError where the model has none."""
+        return ChatTemplate(self.tokenizer)
+
+    # -- talking --------------------------------------------------------------------------------------------------
+
+    @overload
+    def chat(self, messages: Sequence[Message], stream: Literal[False] = False, **sampling: Any) -> str: ...
+
+    @overload
+    def chat(self, messages: Sequence[Message], stream: Literal[True], **sampling: Any) -> ReplyStream: ...
+
+    def chat(self, messages: Sequence[Message], stream: bool = False, **sampling: Any) -> str | ReplyStream:
+        """The assistant's next message: its text, or with stream an iterator over pieces of it.
+
+        messages: `[{"role": "user", "content": "..."}]`. sampling: fields of SamplingSettings, over the model's
+        defaults.
+        """
+        pieces = self.stream(messages, **sampling)
+        return pieces if stream else "".join(pieces)
+
+    def reply(self, messages: Sequence[Message], **sampling: Any) -> Reply:
+        """As `chat`, with finish reason, usage, dropped turns, seed, ids and log-probabilities."""
+        pieces = self.stream(messages, **sampling)
+        for _ in pieces:
+            pass
+        return pieces.reply()
+
+    def stream(self, messages: Sequence[Message], **sampling: Any) -> ReplyStream:
+        """As `chat` with stream; its `reply()` has the details at the end."""
+        settings = self.settings(**sampling)
+        return ReplyStream(self.engine, self.prepare(messages, settings), settings)
+
+    def generate(self, text: str, **sampling: Any) -> str:
+        """What the model writes after `text`, without any chat template. GenerationError when it fills the context."""
+        return self.continuation(text, **sampling).text
+
+    def continuation(self, text: str, **sampling: Any) -> Reply:
+        """As `generate`, with the details."""
+        ids = self.tokenizer.encode(text) or [self.tokenizer.end_of_text_id]
+        pieces = ReplyStream(self.engine, PreparedChat(ids, 0, []), self.settings(**sampling))
+        for _ in pieces:
+            pass
+        return pieces.reply()
+
+    # -- what a server needs too ----------------------------------------------------------------------------------
+
+    def settings(self, **sampling: Any) -> SamplingSettings:
+        """The model's defaults with `sampling` over them, and a seed in any case. GenerationError for unknown names."""
+        known = [field.name for field in fields(SamplingSettings)]
+        for name in sampling:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                raise GenerationError(
+                    "no such sampling setting",
+                    where=name,
+                    remedy=f"Did you mean {near[0]}?" if near else f"Known are {', '.join(known)}",
+                )
+        if "max_new_tokens" not in sampling and "min_new_tokens" in sampling:
+            sampling["max_new_tokens"] = max(self.defaults.max_new_tokens, sampling["min_new_tokens"])
+        settings = replace(self.defaults, **sampling)
+        return (
+            settings
+            if settings.seed is not None
+            else replace(settings, seed=fresh_seed() >> (63 - DISPLAYED_SEED_BITS))
+        )
+
+    def prepare(self, messages: Sequence[Message], settings: SamplingSettings) -> PreparedChat:
+        """Ids of a conversation that fits the context, by the rule at the top of this module.
+
+        Raises DataError for wrong messages, GenerationError when system message and last turn alone do not fit.
+        """
+        messages = list(messages)
+        self.template.validate(messages)
+        system = [m for m in messages[:1] if m["role"] == "system"]
+        rest = messages[len(system) :]
+        starts = [index for index, message in enumerate(rest) if message["role"] == "user" and index] or [len(rest)]
+        reserve = min(settings.max_new_tokens, self.context // 4)
+        kept, dropped = messages, 0
+        ids = self._ids(kept)
+        for start in starts:
+            if len(ids) + reserve <= self.context or start == len(rest):
+                break
+            kept, dropped = system + rest[start:], dropped + 1
+            ids = self._ids(kept)
+        if len(ids) >= self.context:
+            raise GenerationError(
+                f"system message and last turn have {len(ids)} tokens, the model's context is {self.context}",
+                where="messages",
+                remedy="Shorten them or use a model with a longer context",
+            )
+        return PreparedChat(ids, dropped, kept)
+
+    def _ids(self, messages: Sequence[Message]) -> list[int]:
+        return self.template.encode(messages, add_generation_prompt=True).ids
+
+
+def _optional(directory: Path, name: str) -> dict[str, Any]:
+    path = directory / name
+    if not path.is_file():
+        return {}
+    try:
+        value = read_json(path)
+    except DuihuaError as error:
+        raise BundleError(error.problem, where=error.where, remedy=error.remedy) from error
+    return value if isinstance(value, dict) else {}
+
+
+def _stage(directory: Path) -> str:
+    ours = _optional(directory, "config.json").get("duihua")
+    return str(ours.get("stage", "")) if isinstance(ours, dict) else ""
+
+
+def _defaults(directory: Path) -> SamplingSettings:
+    """The defaults for chat, with what generation_config.json says over them (do_sample false there means greedy)."""
+    stored = _optional(directory, "generation_config.json")
+    named = {name: stored[name] for name in FROM_GENERATION_CONFIG if stored.get(name) is not None}
+    if stored.get("do_sample") is False and "temperature" not in named:
+        named["temperature"] = 0.0
+    try:
+        return replace(CHAT_DEFAULTS, **named)
+    except (GenerationError, TypeError) as error:
+        problem = error.problem if isinstance(error, GenerationError) else str(error)
+        where = f"{directory / 'generation_config.json'} {getattr(error, 'where', '')}".rstrip()
+        raise BundleError(problem, where=where, remedy="Mend or remove the value") from error

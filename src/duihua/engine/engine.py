@@ -1,0 +1,351 @@
+"""Many replies at once from one decoder: continuous batching over the slots of its key-value cache.
+
+The idea (Orca; Yu et al. 2022): a batch is not a fixed set of requests that begin and end together. After every token,
+requests that ended leave and waiting ones enter, so that a short reply never waits for a long one. A step is
+
+    drop what was cancelled -> fill free slots (one forward over the new prompts) -> one forward for a token of everyone
+
+The running requests always stand in slots 0..n-1: when one leaves, the last takes its slot (one copy in the cache),
+and the forward reads the cache in place instead of gathering rows at every token and layer. Prompts of different
+lengths are filled together, padded on the right; the pads write to the place of the reply's first token, which the
+cache's rule (a query sees positions up to its own) hides until that token overwrites it.
+
+The same class serves PPO's rollouts: the network is the one being trained, dropout is off inside and the training mode
+is put back after. Keys of an old policy must never meet a new one, so prompts are found again in the cache
+(`reuse_prefix`) only where the caller says that the weights stand still.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor
+
+from duihua.engine.request import Completion, Request, TokenEvent
+from duihua.engine.sampling import SamplingBatch, fresh_seed, sample_seed
+from duihua.engine.settings import SamplingSettings
+from duihua.engine.slot_cache import SlotCache
+from duihua.errors import GenerationError
+from duihua.models.decoder import Decoder
+from duihua.text.text_stream import TextStream
+from duihua.text.tokenizer import Tokenizer
+
+
+class Engine:
+    """Generates from `network`. Safe to call from several threads; `EngineService` runs it in the background.
+
+    slots: replies that run at once. context: most tokens of prompt and reply together (default and upper bound: the
+    network's). prefill_tokens: most prompt tokens of one step, so that long prompts do not hold up running replies (a
+    single longer prompt goes in whole). reuse_prefix: keep finished conversations in free slots, and compute only what
+    a new prompt adds to one; only for weights that stand still. compute_dtype: run the forward under autocast in this
+    type, as training does. tokenizer None: no text, and end tokens come from the settings.
+    """
+
+    def __init__(
+        self,
+        network: Decoder,
+        tokenizer: Tokenizer | None,
+        slots: int = 8,
+        *,
+        context: int | None = None,
+        prefill_tokens: int = 8192,
+        reuse_prefix: bool = False,
+        compute_dtype: torch.dtype | None = None,
+    ) -> None:
+        if slots < 1:
+            raise GenerationError(f"must be at least 1, found {slots}", where="slots")
+        self.network = network
+        self.tokenizer = tokenizer
+        self.slots = slots
+        self.context = min(context or network.config.context, network.config.context)
+        self.prefill_tokens = prefill_tokens
+        self.compute_dtype = compute_dtype
+        self._memory = SlotCache(network, slots, self.context, reuse_prefix)
+        self._arrived: deque[Request] = deque()  # put in by any thread, taken out under the lock
+        self._waiting: deque[Request] = deque()
+        self._active: list[Request] = []  # the request at index i has slot i
+        self._sampler: SamplingBatch | None = None
+        self._lock = threading.Lock()  # whoever steps; a step never begins within a step
+
+    # -- what callers use -----------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        settings: SamplingSettings | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Completion]:
+        """A completion of each prompt (ids), in order.
+
+        seeds: one for each prompt (see `sample_seed`); without them prompt i gets sample_seed(settings.seed, 0, i, 0),
+        or a fresh one where the settings name no seed. Raises GenerationError when a prompt is empty, holds an unknown
+        id, or leaves no room for a token in the context.
+        """
+        settings = settings or SamplingSettings()
+        if seeds is None:
+            seeds = default_seeds(settings, len(prompts))
+        elif len(seeds) != len(prompts):
+            raise GenerationError(
+                f"{len(seeds)} seeds for {len(prompts)} prompts", where="seeds", remedy="Give one each"
+            )
+        requests = [self.request(p, settings, s) for p, s in zip(prompts, seeds, strict=True)]
+        with self._evaluating():
+            try:
+                for request in requests:
+                    self.enqueue(request)
+                while any(request.finish_reason is None for request in requests):
+                    self.step()
+            finally:
+                self.cancel(*requests)
+        for request in requests:
+            if request.error is not None:  # another thread's step failed
+                raise request.error
+        return [request.completion() for request in requests]
+
+    def stream(self, prompt: Sequence[int], settings: SamplingSettings | None = None) -> Iterator[TokenEvent]:
+        """An event for each token of one reply; the last one has a finish_reason. Closing the iterator frees the slot.
+
+        Several streams of one engine run together: whoever asks for a token moves all of them. Errors as in `generate`,
+        raised here and not at the first token.
+        """
+        return self.open(prompt, settings)[1]
+
+    def open(
+        self, prompt: Sequence[int], settings: SamplingSettings | None = None
+    ) -> tuple[Request, Generator[TokenEvent, None, None]]:
+        """As `stream`, with the request, which shows at any time what there is of the reply."""
+        settings = settings or SamplingSettings()
+        events: deque[TokenEvent] = deque()
+        request = self.request(prompt, settings, default_seeds(settings, 1)[0], events.append)
+        return request, self._events(request, events)
+
+    def _events(self, request: Request, events: deque[TokenEvent]) -> Generator[TokenEvent, None, None]:
+        try:
+            self.enqueue(request)
+            while True:
+                while events:
+                    event = events.popleft()
+                    if event.error is not None:
+                        raise event.error
+                    yield event
+                    if event.finish_reason is not None:
+                        return
+                self.step()
+        finally:
+            self.cancel(request)
+
+    @property
+    def active(self) -> int:
+        """Replies that hold a slot."""
+        return len(self._active)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a slot."""
+        return len(self._arrived) + len(self._waiting)
+
+    def release_memory(self) -> None:
+        """Give the cache back; it is made again when needed. Nothing may be running."""
+        with self._lock:
+            assert not self._active
+            self._memory.release()
+
+    # -- one request at a time ------------------------------------------------------------------------------------
+
+    def request(
+        self,
+        prompt: Sequence[int],
+        settings: SamplingSettings,
+        seed: int,
+        deliver: Callable[[TokenEvent], None] | None = None,
+    ) -> Request:
+        """Check a request against the model and prepare it, without queueing it. deliver is called with each event."""
+        vocabulary = self.network.config.vocabulary_size
+        prompt = list(prompt)
+        if not prompt:
+            raise GenerationError("the prompt is empty", where="prompt", remedy="Give at least one token")
+        if min(prompt) < 0 or max(prompt) >= vocabulary:
+            raise GenerationError(f"holds an id outside the vocabulary of {vocabulary}", where="prompt")
+        if any(token >= vocabulary for token in settings.logit_bias):
+            raise GenerationError(f"names an id outside the vocabulary of {vocabulary}", where="logit_bias")
+        room = self.context - len(prompt)
+        if room < 1:
+            raise GenerationError(
+                f"{len(prompt)} tokens leave no room for a reply in the context of {self.context}",
+                where="prompt",
+                remedy="Shorten it or use a model with a longer context",
+            )
+        stop_ids = settings.stop_ids
+        if stop_ids is None:
+            stop_ids = self.tokenizer.stop_ids if self.tokenizer is not None else ()
+        if settings.stop and self.tokenizer is None:
+            raise GenerationError("stop strings need a tokenizer", where="stop")
+        text_stream = TextStream(self.tokenizer, settings.stop) if self.tokenizer is not None else None
+        limit = min(settings.max_new_tokens, room)
+        return Request(prompt, settings, seed, stop_ids, limit, text_stream, deliver)
+
+    def enqueue(self, request: Request) -> None:
+        """Put a prepared request at the end of the queue; `step` moves it on. Never blocks."""
+        self._arrived.append(request)
+
+    def cancel(self, *requests: Request) -> None:
+        """End requests that are not finished. Their slots are free by the next step at the latest. Never blocks."""
+        for request in requests:
+            if request.finish_reason is None:
+                request.cancelled = True
+        if any(request.cancelled for request in requests) and self._lock.acquire(blocking=False):
+            try:
+                self._drop_cancelled()
+            finally:
+                self._lock.release()
+
+    def cancel_all(self) -> None:
+        """End whatever runs or waits."""
+        with self._lock:
+            self._take_arrivals()
+            for request in [*self._active, *self._waiting]:
+                request.cancelled = True
+            self._drop_cancelled()
+
+    def step(self) -> bool:
+        """Move everything on by one token. Returns whether anything is left to do.
+
+        When the forward fails, every request ends with the error, the slots are free again, and the error is raised.
+        """
+        with self._lock, self._evaluating(), torch.inference_mode(), self._autocast():
+            try:
+                self._drop_cancelled()
+                self._check_placement()
+                self._prefill()
+                self._decode()
+            except BaseException as error:
+                self._take_arrivals()
+                for request in [*self._active, *self._waiting]:
+                    request.end("error" if isinstance(error, Exception) else "cancelled", error)
+                self._active.clear()
+                self._waiting.clear()
+                self._memory.forget()
+                self._sampler = None
+                raise
+            return bool(self._active or self.waiting)
+
+    # -- inside a step --------------------------------------------------------------------------------------------
+
+    def _prefill(self) -> None:
+        """Give free slots to waiting requests, compute their prompts in one forward, and draw their first tokens."""
+        if self._waiting:
+            self._memory.forget_old_weights()
+        fresh: list[Request] = []
+        longest, first = 0, len(self._active)
+        while self._waiting and first + len(fresh) < self.slots:
+            longest = max(longest, len(self._waiting[0].prompt))
+            if fresh and longest * (len(fresh) + 1) > self.prefill_tokens:
+                break
+            request = self._waiting.popleft()
+            self._active.append(request)
+            fresh.append(request)
+            request.reused = self._memory.take(len(self._active) - 1, request.prompt)
+        if not fresh:
+            return
+        lengths = [len(request.prompt) for request in fresh]
+        starts = [request.reused for request in fresh]
+        width = max(length - start for length, start in zip(lengths, starts, strict=True))
+        ids_bt = [r.prompt[r.reused :] + [0] * (width - len(r.prompt) + r.reused) for r in fresh]
+        positions_bt = [
+            [*range(start, length), *[length] * (width - length + start)]
+            for start, length in zip(starts, lengths, strict=True)
+        ]
+        cache = self._memory.room_for(max(lengths) + 1)
+        last_b = self._tensor([length - start - 1 for length, start in zip(lengths, starts, strict=True)])
+        rows_b = None if first == 0 else self._tensor(list(range(first, first + len(fresh))))
+        hidden_btd = self.network.hidden(
+            self._tensor(ids_bt), positions_bt=self._tensor(positions_bt), cache=cache, rows_b=rows_b
+        )
+        logits_bv = self.network.head(hidden_btd[torch.arange(len(fresh), device=last_b.device), last_b])
+        sampler = SamplingBatch([r.row() for r in fresh], logits_bv.shape[-1], logits_bv.device)
+        self._sampler = None
+        self._accept(fresh, first, sampler, logits_bv)
+
+    def _decode(self) -> None:
+        """One token more for every running request, in one forward."""
+        if not self._active:
+            return
+        tokens_bt = self._tensor([[request.ids[-1]] for request in self._active])
+        positions = [[len(request.prompt) + len(request.ids) - 1] for request in self._active]
+        cache = self._memory.room_for(max(position for (position,) in positions) + 1)
+        logits_bv = self.network(tokens_bt, positions_bt=self._tensor(positions), cache=cache)[:, -1]
+        if self._sampler is None:
+            rows = [request.row() for request in self._active]
+            self._sampler = SamplingBatch(rows, logits_bv.shape[-1], logits_bv.device)
+        self._accept(list(self._active), 0, self._sampler, logits_bv)
+
+    def _accept(self, requests: list[Request], first: int, sampler: SamplingBatch, logits_bv: Tensor) -> None:
+        """Draw a token for `requests`, in the slots from `first` on, and free the slots of those that end."""
+        drawn = sampler.sample(logits_bv)
+        tops = drawn.top or [[]] * len(requests)
+        for request, token, logprob, top in zip(requests, drawn.tokens, drawn.logprobs, tops, strict=True):
+            request.take(token, logprob, top)
+        for index in reversed(range(len(requests))):
+            if requests[index].finish_reason is not None:
+                self._free(first + index)
+
+    def _take_arrivals(self) -> None:
+        while self._arrived:
+            self._waiting.append(self._arrived.popleft())
+
+    @torch.inference_mode()  # the cache was made in this mode, and may be called from outside of a step
+    def _drop_cancelled(self) -> None:
+        self._take_arrivals()
+        for index in reversed(range(len(self._active))):
+            if self._active[index].cancelled:
+                self._active[index].end("cancelled")
+                self._free(index)
+        for request in [request for request in self._waiting if request.cancelled]:
+            self._waiting.remove(request)
+            request.end("cancelled")
+
+    def _free(self, slot: int) -> None:
+        """Take the request out of its slot; the last running one moves there."""
+        request, last = self._active[slot], len(self._active) - 1
+        self._memory.free(slot, last, (request.prompt + request.ids)[:-1])  # the last token's keys were never needed
+        self._active[slot] = self._active[last]
+        self._active.pop()
+        self._sampler = None
+
+    def _check_placement(self) -> None:
+        """Drop a cache that the network has left behind by moving to another device or type."""
+        if self._memory.left_behind():
+            if self._active:
+                raise GenerationError("the network was moved while it was writing", remedy="Let its replies end first")
+            self._memory.release()
+
+    def _tensor(self, values: list[int] | list[list[int]]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self.network.embedding.weight.device)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.compute_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.network.embedding.weight.device.type, dtype=self.compute_dtype)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Dropout and the like off inside; the network's mode put back after."""
+        if not self.network.training:
+            yield
+            return
+        self.network.eval()
+        try:
+            yield
+        finally:
+            self.network.train()
+
+
+def default_seeds(settings: SamplingSettings, count: int) -> list[int]:
+    """The seeds of `count` samples: from settings.seed by index, or fresh ones."""
+    if settings.seed is None:
+        return [fresh_seed() for _ in range(count)]
+    return [sample_seed(settings.seed, 0, index, 0) for index in range(count)]

@@ -23,7 +23,16 @@ from duihua.stages.context import StageContext
 from duihua.stages.prompts import encode_pair_side
 from duihua.stages.replies import Reply, stored_replies
 from duihua.stages.reward import bradley_terry, calibration_error, correlation, measure, normalise
-from duihua.stages.reward_pairs import Pair, PairBatches, PairData, cut_side, encode_pairs, pair_batch, share_out
+from duihua.stages.reward_pairs import (
+    Pair,
+    PairBatches,
+    PairData,
+    PairMaker,
+    cut_side,
+    encode_pairs,
+    pair_batch,
+    share_out,
+)
 from duihua.stages.reward_probes import PROBES, probe
 from duihua.stages.scoring import closed_row, end_scores, pad_rows, reward_scorer, score_rows
 from duihua.text.chat_template import ChatTemplate
@@ -242,6 +251,26 @@ def test_stored_replies_are_made_once_and_equal_fresh_ones(lab: Any, tmp_path: P
     assert again == whole
     stored_replies(counting, prompts, seeds, tmp_path / "a", "another policy", "train")
     assert asked[4:] == [3, 3, 2], "replies of another policy are not used"
+
+
+def test_the_sampled_side_of_a_pair_is_the_candidate_nearest_in_length(lab: Any, tmp_path: Path) -> None:
+    template = ChatTemplate(lab.tokenizer)
+    reply = "a b c d"
+    wanted = len(template.tokenizer.encode(reply)) + 1
+    lengths = [wanted + 5, wanted - 1, wanted + 2]
+    calls = []
+
+    def sample(prompts: Any, seeds: Any) -> list[Reply]:
+        calls.append(list(seeds))
+        return [Reply([5] * lengths[number % 3], [0.0] * lengths[number % 3], True) for number in range(len(prompts))]
+
+    config = lab.reward_config(tmp_path, sampled_candidates=3)
+    maker = PairMaker(config, template, 64, sample, tmp_path, "key", seed=1)
+    exchange = Exchange([{"role": "user", "content": "hi"}], reply, "s", "en")
+    assert maker._nearest_in_length([exchange], "train") == [template.tokenizer.decode([5] * (wanted - 1))]
+    assert len(set(calls[0])) == 3, "candidates must be drawn with seeds of their own"
+    longer = dataclasses.replace(exchange, reply="a b c d e f g h")
+    assert maker._nearest_in_length([longer], "other") != [template.tokenizer.decode([5] * (wanted - 1))]
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------

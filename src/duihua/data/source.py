@@ -120,6 +120,8 @@ KNOWN_SOURCES: dict[str, tuple[str, str]] = {
     "reviews": ("duihua.data.starter.texts", "Reviews"),
     "chatterbot-en": ("duihua.data.starter.chatterbot", "ChatterbotEnglish"),
     "chatterbot-zh": ("duihua.data.starter.chatterbot", "ChatterbotChinese"),
+    "small-talk-en": ("duihua.data.starter.chatterbot", "SmallTalkEnglish"),
+    "small-talk-zh": ("duihua.data.starter.chatterbot", "SmallTalkChinese"),
     "chitchat": ("duihua.data.starter.chitchat", "Chitchat"),
     "identity": ("duihua.data.starter.llamafactory", "Identity"),
     "alpaca-en": ("duihua.data.starter.llamafactory", "AlpacaEnglish"),

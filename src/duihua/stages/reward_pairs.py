@@ -164,15 +164,32 @@ class PairMaker:
         order = exchange_order(sources, self.config.conversations, split, self.seed, left_out)
         return draw_exchanges(order, count, problem, left_out)
 
-    def _replies(self, items: Sequence[Exchange], label: str) -> list[Reply]:
+    def _replies(self, items: Sequence[Exchange], label: str, candidates: int = 1) -> list[list[Reply]]:
+        """`candidates` sampled replies to each exchange's prompt."""
+        if not items:
+            return []
         prompts = [make_prompt(exchange, index, self.template) for index, exchange in enumerate(items)]
-        seeds = [sample_seed(self.seed, 0, int(exchange.key[:15], 16), 0) for exchange in items]
-        return stored_replies(self.sample, prompts, seeds, self.folder, self.key, label) if items else []
+        seeds = [
+            sample_seed(self.seed, 0, int(exchange.key[:15], 16), number)
+            for number in range(candidates)
+            for exchange in items
+        ]
+        replies = stored_replies(self.sample, prompts * candidates, seeds, self.folder, self.key, label)
+        return [replies[place :: len(items)] for place in range(len(items))]
+
+    def _nearest_in_length(self, items: Sequence[Exchange], label: str) -> list[str]:
+        """For each exchange the sampled reply whose length is nearest to the person's: else length alone would tell the
+        two apart, and PPO would learn to be short instead of good."""
+        chosen = []
+        for exchange, replies in zip(items, self._replies(items, label, self.config.sampled_candidates), strict=True):
+            wanted = len(self.tokenizer.encode(exchange.reply.strip())) + 1  # and the stop token
+            nearest = min(replies, key=lambda reply: abs(len(reply.ids) - wanted))
+            chosen.append(self.tokenizer.decode(nearest.ids))
+        return chosen
 
     def _made(self, items: Sequence[Exchange], off_topic: int, split: Split, left_out: LeftOut) -> list[Pair]:
         """Sampled and off-topic pairs of these exchanges."""
-        texts = [self.tokenizer.decode(reply.ids) for reply in self._replies(items, split)]
-        sampled = sampled_pairs(items, texts, left_out)
+        sampled = sampled_pairs(items, self._nearest_in_length(items, split), left_out)
         others = off_topic_pairs(items, off_topic, self.seed, left_out)
         return encode_pairs(sampled, "sampled", self.length, self.template, left_out) + encode_pairs(
             others, "off_topic", self.length, self.template, left_out
@@ -181,7 +198,7 @@ class PairMaker:
     def _rows(self, items: Sequence[Exchange], label: str) -> list[list[int]]:
         """Replies of the reference policy, as the reward model reads them."""
         rows = []
-        for exchange, reply in zip(items, self._replies(items, label), strict=True):
+        for exchange, (reply,) in zip(items, self._replies(items, label), strict=True):
             prompt = make_prompt(exchange, 0, self.template)
             rows.append(closed_row(prompt.ids, reply, self.tokenizer))
         return rows

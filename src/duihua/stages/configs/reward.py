@@ -43,6 +43,9 @@ class RewardConfig:
     reply_tokens: int = 48
     """Most tokens of a sampled reply. Exchanges whose human reply is longer are left out of sampled pairs and counted,
     so that being cut does not tell the two apart."""
+    sampled_candidates: int = 3
+    """Replies sampled for each sampled pair; the one nearest in length to the person's is taken, so that length does not
+    give it away."""
     temperature: float = 1.0
     """Temperature at which replies are sampled."""
     slots: int = 64
@@ -71,7 +74,15 @@ class RewardConfig:
     """How the training loop runs."""
 
     def __post_init__(self) -> None:
-        positive = ("reply_tokens", "slots", "epochs", "batch_pairs", "micro_batch_pairs", "normalisation_samples")
+        positive = (
+            "reply_tokens",
+            "sampled_candidates",
+            "slots",
+            "epochs",
+            "batch_pairs",
+            "micro_batch_pairs",
+            "normalisation_samples",
+        )
         for name in positive:
             if getattr(self, name) < 1:
                 raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)

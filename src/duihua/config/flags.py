@@ -10,10 +10,11 @@ import contextlib
 import dataclasses
 import io
 import re
+import typing
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from duihua.config.mapping import suggestion
+from duihua.config.mapping import nearest
 from duihua.errors import ConfigError
 
 T = TypeVar("T")
@@ -31,49 +32,56 @@ def parse(cls: type[T], argv: Sequence[str], default: T | None = None, prog: str
     complaint = io.StringIO()
     try:
         with contextlib.nullcontext() if wants_help else contextlib.redirect_stderr(complaint):
-            return tyro.cli(
-                cls,
-                args=arguments,
-                default=default if default is not None else cls(),
-                prog=prog or None,
-                description=description or None,
-            )
+            if default is None:
+                return tyro.cli(cls, args=arguments, prog=prog or None, description=description or None)
+            return tyro.cli(cls, args=arguments, default=default, prog=prog or None, description=description or None)
     except SystemExit as stop:
         if wants_help or stop.code in (0, None):
             raise
-        raise _as_error(cls, default, complaint.getvalue(), prog) from None
+        raise _as_error(cls, complaint.getvalue(), prog) from None
 
 
-def _flags(value: Any, prefix: str = "") -> Iterator[str]:
-    for field in dataclasses.fields(value):
+def _flags(cls: type, prefix: str = "") -> Iterator[str]:
+    """The flags of a dataclass, with those of the dataclasses inside it."""
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
         name = f"{prefix}{field.name}".replace("_", "-")
-        inner = getattr(value, field.name, None)
-        if dataclasses.is_dataclass(inner):
+        inner = hints[field.name]
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner):
             yield from _flags(inner, f"{name}.")
         else:
             yield f"--{name}"
 
 
-def _as_error(cls: type, default: Any, box: str, prog: str) -> ConfigError:
-    lines = [re.sub(r"^[│╭╰─\s]+|[│╮╯─\s]+$", "", line) for line in box.splitlines()]
-    lines = [line for line in lines if line]
+def _as_error(cls: type, box: str, prog: str) -> ConfigError:
+    """One line out of tyro's box: its first paragraph, and for an unknown flag the nearest known one."""
     help_hint = f"`{prog} --help` lists every flag" if prog else "--help lists every flag"
-    unknown = next(
-        (
-            re.search(r"Unrecognized options?: (\S+?),?(?:\s|$)", line)
-            for line in lines
-            if "Unrecognized options:" in line
-        ),
-        None,
-    )
-    if unknown:
-        flag = unknown.group(1)
-        known = list(_flags(default if default is not None else cls))
-        near = suggestion(flag, known) if flag.startswith("-") else ""
-        remedy = f"{near}; {help_hint}" if near.startswith("The nearest") else help_hint
-        return ConfigError("unknown flag" if flag.startswith("-") else "unexpected value", where=flag, remedy=remedy)
-    message = next((line for line in lines[1:] if line), "the flags cannot be read")
-    flag = next((match.group(0) for match in [re.search(r"--[\w.-]+", message)] if match), "")
-    return ConfigError(
-        message.rstrip("."), where="" if flag in message else flag, remedy=help_hint[:1].upper() + help_hint[1:]
-    )
+    message = _first_paragraph(box) or "the flags cannot be read"
+    unknown = re.match(r"Unrecognized options?: (\S+?),?(?:\s|$)", message)
+    if unknown is None:
+        return ConfigError(message.rstrip("."), remedy=help_hint[:1].upper() + help_hint[1:])
+    flag = unknown.group(1)
+    if not flag.startswith("-"):
+        return ConfigError("unexpected value", where=flag, remedy=help_hint[:1].upper() + help_hint[1:])
+    near = nearest(flag, list(_flags(cls)))
+    remedy = f"The nearest known name is {near!r}; {help_hint}" if near else help_hint[:1].upper() + help_hint[1:]
+    return ConfigError("unknown flag", where=flag, remedy=remedy)
+
+
+def _first_paragraph(box: str) -> str:
+    """The text between the box's title and the first rule inside it, without the frame.
+
+    Where the terminal knows no line drawing, tyro leaves the frame out and underlines the title.
+    """
+    paragraphs: list[list[str]] = [[]]
+    for line in box.splitlines():
+        if line.lstrip().startswith(("╭", "╰")):
+            continue
+        inner = line.strip().strip("│").strip()
+        if not inner.strip("─-"):
+            paragraphs.append([])
+        else:
+            paragraphs[-1].append(inner)
+    texts = [" ".join(lines) for lines in paragraphs if lines]
+    framed = "╭" in box
+    return texts[0] if framed and texts else texts[1] if len(texts) > 1 else ""

@@ -43,8 +43,8 @@ def stable_number(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
-def exchanges(conversations: Iterable[Conversation], left_out: LeftOut) -> list[Exchange]:
-    """One exchange of each conversation: an assistant's turn, chosen by hash, and all that was said before it.
+def exchanges(conversations: Iterable[Conversation], left_out: LeftOut, turns: int = 1) -> list[Exchange]:
+    """Up to `turns` exchanges of each conversation: an assistant's turn, chosen by hash, and all that was said before it.
 
     A prompt that came before (in another conversation) and an empty reply are left out and counted.
     """
@@ -52,19 +52,20 @@ def exchanges(conversations: Iterable[Conversation], left_out: LeftOut) -> list[
     seen: set[str] = set()
     for conversation in conversations:
         messages = conversation.messages
-        turns = [place for place, message in enumerate(messages) if place and message["role"] == ASSISTANT]
-        if not turns:
+        replies = [place for place, message in enumerate(messages) if place and message["role"] == ASSISTANT]
+        if not replies:
             left_out.add("no reply to a prompt", conversation.source)
             continue
-        turn = turns[stable_number(*(message["content"] for message in messages)) % len(turns)]
-        exchange = Exchange(messages[:turn], messages[turn]["content"], conversation.source, conversation.language)
-        if not exchange.reply.strip():
-            left_out.add("empty reply", conversation.source)
-        elif exchange.key in seen:
-            left_out.add("prompt met before", conversation.source)
-        else:
-            seen.add(exchange.key)
-            found.append(exchange)
+        replies.sort(key=lambda place: stable_number(place, *(message["content"] for message in messages)))
+        for turn in replies[:turns]:
+            exchange = Exchange(messages[:turn], messages[turn]["content"], conversation.source, conversation.language)
+            if not exchange.reply.strip():
+                left_out.add("empty reply", conversation.source)
+            elif exchange.key in seen:
+                left_out.add("prompt met before", conversation.source)
+            else:
+                seen.add(exchange.key)
+                found.append(exchange)
     return found
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +29,41 @@ def execute(stage: Stage, config: Any, context: StageContext) -> StageResult:
         if leftover.is_file():
             leftover.unlink()
     write_json(context.directory / CONFIG_FILE, to_mapping(config))
-    settle(context.device, context.threads, context.seed)
-    return stage.run(config, context)
+    with settled(context.device, context.threads, context.seed):
+        return stage.run(config, context)
 
 
-def settle(device: str, threads: int | None, seed: int) -> None:
-    """Set torch's threads, seeds and deterministic kernels. Raises ConfigError for a device that is not there."""
+@contextmanager
+def settled(device: str, threads: int | None, seed: int) -> Iterator[None]:
+    """Seed every generator; inside, torch has `threads` threads and on the CPU deterministic kernels.
+
+    Raises ConfigError for a device that is not there.
+    """
     import numpy
     import torch
 
     check_device(device)
-    if threads:
-        torch.set_num_threads(threads)
     random.seed(seed)
     numpy.random.seed(seed)
     torch.manual_seed(seed)
+    filling = torch.utils.deterministic
+    before = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        filling.fill_uninitialized_memory,  # type: ignore[attr-defined]
+    )
+    if threads:
+        torch.set_num_threads(threads)
     if device == "cpu":
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # filling costs time, and changes nothing that is ever read
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        filling.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time; nothing reads it
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.use_deterministic_algorithms(before[1], warn_only=before[2])
+        filling.fill_uninitialized_memory = before[3]  # type: ignore[attr-defined]
 
 
 def check_device(device: str) -> None:

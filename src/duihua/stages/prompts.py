@@ -37,10 +37,18 @@ def preferences(source: Source, split: Split) -> Iterator[Preference]:
 
 
 def exchange_order(
-    sources: Sequence[Source], configs: Sequence[SourceConfig], split: Split, seed: int, left_out: LeftOut
+    sources: Sequence[Source],
+    configs: Sequence[SourceConfig],
+    split: Split,
+    seed: int,
+    left_out: LeftOut,
+    turns: int = 1,
 ) -> list[Exchange]:
-    """All exchanges of the sources, in the order in which they are drawn: hashed within a source, mixed by weight."""
-    groups = [shuffled(exchanges(_conversations(source.records(split)), left_out), seed) for source in sources]
+    """All exchanges of the sources, in the order in which they are drawn: hashed within a source, mixed by weight.
+
+    turns: at most so many of one conversation.
+    """
+    groups = [shuffled(exchanges(_conversations(source.records(split)), left_out, turns), seed) for source in sources]
     return interleave(groups, [config.weight for config in configs])
 
 

@@ -141,8 +141,9 @@ class PairMaker:
         if conversations:
             wanted = [config.sampled_pairs, config.normalisation_samples, config.verification_samples]
             pool = self._pool(conversations, "train", sum(wanted), data.left_out["train"])
-            # Shuffled, since a source that is used up is missing at the end of the pool: the parts must be alike.
-            for_pairs, normalising, verifying = share_out(shuffled(pool, self.seed), wanted)
+            # Shuffled, since a source that is used up is missing at the end of the pool: the parts must be alike. With
+            # another seed than the pool was drawn by, or a source of which little was drawn would all come first.
+            for_pairs, normalising, verifying = share_out(shuffled(pool, self.seed + 1), wanted)
             data.train += self._made(for_pairs, config.off_topic_pairs, "train", data.left_out["train"])
             data.normalising, data.verifying = self._rows(normalising, "normalise"), self._rows(verifying, "verify")
             most = max(config.heldout_sampled_pairs, config.heldout_off_topic_pairs)
@@ -161,7 +162,7 @@ class PairMaker:
             too_long = len(ids) - reply + self.config.reply_tokens + 1 > self.length
             return f"prompt leaves no room for {self.config.reply_tokens} tokens" if too_long else ""
 
-        order = exchange_order(sources, self.config.conversations, split, self.seed, left_out)
+        order = exchange_order(sources, self.config.conversations, split, self.seed, left_out, self.config.turns)
         return draw_exchanges(order, count, problem, left_out)
 
     def _replies(self, items: Sequence[Exchange], label: str, candidates: int = 1) -> list[list[Reply]]:

@@ -27,6 +27,8 @@ class RewardConfig:
         SourceConfig(name="alpaca-zh"),
     )
     """Sources of prompts with a person's reply, for sampled and off-topic pairs; drawn in proportion to their weights."""
+    turns: int = 3
+    """Most replies of one conversation that become pairs; the intervals take them as independent."""
     sampled_pairs: int = 640
     """Training pairs of a person's reply against one that the SFT policy sampled."""
     off_topic_pairs: int = 200

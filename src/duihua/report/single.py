@@ -1,0 +1,51 @@
+"""One stage in a folder of its own, with the runner's rules: go on where it stopped, never overwrite another result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from duihua import console
+from duihua.errors import ConfigError
+from duihua.files import sha256_json, write_json
+from duihua.report.fingerprint import Fingerprints
+from duihua.report.lock import only_run
+from duihua.report.recipe import PlannedStage
+from duihua.report.runner import settings_line, terminating_as_interrupt
+from duihua.report.stage_state import FINGERPRINT_FILE, bundle_sizes, stage_state
+from duihua.stages import Stage
+from duihua.stages.context import RESULT_FILE, StageContext, StageResult
+from duihua.stages.execution import check_device, execute
+
+
+def run_single(stage: Stage, config: Any, context: StageContext) -> StageResult:
+    """Run `stage` in `context.directory`, go on there, or give the result that stands there already.
+
+    Raises ConfigError when the folder holds something that was made with other settings.
+    """
+    check_device(context.device)
+    folder = context.directory
+    with only_run(folder), terminating_as_interrupt():
+        prints = Fingerprints(context.data_directory, context.seed, context.threads or 0)
+        parts = prints.parts(PlannedStage(stage.name, stage, config, dict(context.inputs)))
+        fingerprint = sha256_json(parts)
+        state, reasons = stage_state(folder, fingerprint, parts)
+        if state == "finished":
+            console.say(f"{stage.name}: done already with these settings, in {folder}")
+            return StageResult.load(folder)
+        if state == "stale":
+            raise ConfigError(
+                f"holds something else ({'; '.join(reasons[:3])})",
+                where=str(folder),
+                remedy="Choose another folder with --output, or the settings that it was made with",
+            )
+        if state == "unfinished":
+            console.say(f"{stage.name}: going on ({'; '.join(reasons)})")
+            (folder / RESULT_FILE).unlink(missing_ok=True)
+        else:
+            write_json(folder / FINGERPRINT_FILE, {"fingerprint": fingerprint, "parts": parts})
+            console.say(f"{stage.name}: {settings_line(parts['config'])}")
+        result = execute(stage, config, context)
+        result.save(folder)
+        files = bundle_sizes(result)
+        write_json(folder / FINGERPRINT_FILE, {"fingerprint": fingerprint, "parts": parts, "files": files})
+    return result

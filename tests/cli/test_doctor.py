@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from duihua.cli import doctor
+from duihua.cli.main import main
+
+
+def test_doctor_names_each_check_and_this_machine_is_healthy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", "--json", "--output", str(tmp_path), "--data", str(tmp_path)]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    states = {finding["check"]: finding["state"] for finding in outcome["findings"]}
+    assert outcome["healthy"]
+    assert states["Python"] == states["torch"] == "ok"
+    assert states["starter data"] == "note"
+    assert all(finding["remedy"] for finding in outcome["findings"] if finding["state"] == "problem")
+
+
+def test_a_problem_is_shown_with_its_remedy_and_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["doctor", "--output", str(tmp_path / "file"), "--data", str(tmp_path)]) == 1
+    shown = capsys.readouterr().out
+    assert "is a file" in shown
+    assert "disk for runs: Choose another folder" in shown
+    assert "Problems: 1." in shown
+
+
+def test_old_versions_and_missing_parts_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.check_python((3, 10, 2)).state == "problem"
+    assert doctor.check_python((3, 11, 0)).state == "ok"
+    assert doctor.version_numbers("2.9.1+cu128") == (2, 9) < doctor.OLDEST_TORCH <= doctor.version_numbers("2.13.0")
+    assert doctor.check_page(tmp_path).state == "note"
+    (tmp_path / "index.html").touch()
+    assert doctor.check_page(tmp_path).state == "ok"
+    monkeypatch.setattr(doctor, "QUICKSTART_DISK", 2**80)
+    assert doctor.check_folder("disk", tmp_path).state == "problem"
+    monkeypatch.setattr(doctor, "QUICKSTART_MEMORY", 2**80)
+    assert doctor.check_memory().state == "problem"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert doctor.check_cores().state == "note"

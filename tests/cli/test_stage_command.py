@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from duihua.cli.main import main
+from duihua.cli.stage import read_config, read_inputs
+from duihua.errors import ConfigError
+from duihua.stages import STAGES
+
+TINY = ["--sources.0.name", "tiny-text", "--megabytes", "0.1", "--vocabulary-size", "300"]
+
+
+def test_settings_come_from_file_then_set_then_flags(tmp_path: Path) -> None:
+    file = tmp_path / "pretrain.yaml"
+    file.write_text("steps: 5\nrows: 3\nlength: 64\noptimizer: {kind: adamw}\n", encoding="utf-8")
+    config = read_config(STAGES["pretrain"], str(file), ["rows=4", "length=32"], ["--length", "16"])
+    assert (config.steps, config.rows, config.length, config.optimizer.kind) == (5, 4, 16, "adamw")
+    named = tmp_path / "named.yaml"
+    named.write_text("pretrain:\n  steps: 6\n", encoding="utf-8")
+    assert read_config(STAGES["pretrain"], str(named), [], []).steps == 6
+
+
+def test_a_wrong_key_in_the_file_names_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("steps: 5\nrowz: 3\n", encoding="utf-8")
+    assert main(["pretrain", "--config", str(file), "--output", str(tmp_path / "out")]) == 2
+    assert f"{file}:2: pretrain.rowz: unknown key 'rowz'. The nearest known name is 'rows'." in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_inputs_are_checked_before_anything_runs(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "config.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    good = f"policy={tmp_path / 'bundle'}"
+    assert read_inputs(STAGES["sft"], [good]) == {"policy": tmp_path / "bundle"}
+    assert read_inputs(STAGES["sft"], [str(tmp_path / "bundle")]) == {"policy": tmp_path / "bundle"}
+    assert read_inputs(STAGES["tokenizer"], []) == {}
+    for stage, given, message in [
+        ("sft", [], "sft needs a policy to start from"),
+        ("ppo", [good], "ppo needs a reward to start from"),
+        ("evaluate", [], "evaluate needs a bundle"),
+        ("sft", [f"polcy={tmp_path / 'bundle'}"], "nearest known name is 'policy'"),
+        ("sft", [f"policy={tmp_path / 'none'}"], "no such folder"),
+        ("sft", [f"policy={tmp_path / 'empty'}"], "is not a bundle"),
+        ("ppo", ["somewhere"], "is not of the form role=DIR"),
+        ("tokenizer", ["policy=x"], "takes no input"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            read_inputs(STAGES[stage], given)
+
+
+def test_a_stage_runs_from_the_command_line_and_a_second_time_does_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["tokenizer", *TINY, "--output", str(tmp_path / "tokenizer"), "--data", str(tmp_path / "data"), "--json"]
+    assert main(command) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["stage"] == "tokenizer"
+    assert outcome["config"]["vocabulary_size"] == 300
+    assert outcome["metrics"]["vocabulary_size"] == 300
+    assert Path(outcome["bundle"]) == tmp_path / "tokenizer"
+    before = (tmp_path / "tokenizer" / "tokenizer.json").stat().st_mtime_ns
+    assert main(command) == 0
+    assert "done already" in capsys.readouterr().err
+    assert (tmp_path / "tokenizer" / "tokenizer.json").stat().st_mtime_ns == before
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["tokenizer", *TINY, "--output", str(tmp_path / "tokenizer"), "--data", str(tmp_path / "data")]
+    assert main(command) == 0
+    kept = (tmp_path / "tokenizer" / "tokenizer.json").read_bytes()
+    assert main([*command, "--set", "vocabulary_size=301", "--seed", "3"]) == 2
+    assert "holds something else (seed: 0 -> 3)" in capsys.readouterr().err  # the flag 300 goes over --set
+    assert (tmp_path / "tokenizer" / "tokenizer.json").read_bytes() == kept
+
+
+def test_without_output_the_stage_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tokenizer"]) == 2
+    assert "Add --output DIR" in capsys.readouterr().err

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from duihua.config import build, field_help, load_yaml, override, to_mapping
+from duihua.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str = ""
+    """What it is called."""
+    kind: Literal["a", "b"] = "a"
+    """Which of the two."""
+
+    def __post_init__(self) -> None:
+        if self.name == "bad":
+            raise ConfigError("is bad", where="name", remedy="Choose another")
+
+
+@dataclass(frozen=True)
+class Rates:
+    learning_rate: float = 0.1
+    """How fast
+    it learns."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    needed: int
+    """Must be given."""
+    parts: tuple[Part, ...] = ()
+    """Parts."""
+    rates: Rates = field(default_factory=Rates)
+    """Rates."""
+    spare: Rates | None = None
+    """None or rates."""
+    pair: tuple[float, float] = (0.9, 0.95)
+    """Two numbers."""
+    folder: Path | None = None
+    """A folder."""
+    flag: bool = False
+    """Yes or no."""
+    named: dict[str, Part] = field(default_factory=dict)
+    """Parts by name."""
+
+
+YAML = """\
+whole:
+  needed: 3
+  rates: {learning_rate: 1e-3}
+  parts:
+    - name: one
+    - nmae: two
+"""
+
+
+def message(mapping: object, where: str = "whole") -> str:
+    with pytest.raises(ConfigError) as caught:
+        build(Whole, mapping, where)
+    return str(caught.value)
+
+
+def test_a_mapping_becomes_the_frozen_dataclass_with_defaults_for_the_rest() -> None:
+    built = build(Whole, {"needed": 3, "parts": [{"name": "x"}], "pair": [1, 2], "folder": "/a", "spare": None})
+    assert built == Whole(needed=3, parts=(Part("x"),), pair=(1.0, 2.0), folder=Path("/a"))
+
+
+def test_to_mapping_is_undone_by_build() -> None:
+    whole = Whole(1, (Part("x", "b"),), Rates(2.0), Rates(3.0), (1.0, 2.0), Path("/a"), True, {"k": Part("y")})
+    assert build(Whole, to_mapping(whole)) == whole
+    assert to_mapping(whole)["parts"] == [{"name": "x", "kind": "b"}]
+
+
+def test_unknown_key_names_file_line_path_and_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(YAML, encoding="utf-8")
+    mapping = load_yaml(path)["whole"]
+    line = message(mapping)
+    assert line == f"{path}:6: whole.parts[1].nmae: unknown key 'nmae'. The nearest known name is 'name'."
+    # the control: the same mapping with the key spelt well is taken
+    assert build(Whole, override(mapping, ["parts=[]"]), "whole").rates == Rates(0.001)
+
+
+@pytest.mark.parametrize("key", ["rates.learning_rat", "spare.learning_rat", "named.x.knid", "parts.0.nam"])
+def test_unknown_key_is_found_at_every_depth(key: str) -> None:
+    mapping = override({"needed": 1, "parts": [{}], "named": {"x": {}}}, [f"{key}=1"])
+    assert f"--set {key}=1" in message(mapping)
+    assert "unknown key" in message(mapping)
+
+
+@pytest.mark.parametrize(
+    "setting", ["needed=true", "needed='3'", "needed=3.5", "flag=1", "rates.learning_rate=true", "pair=[1]", "folder=3"]
+)
+def test_a_value_of_the_wrong_type_is_refused_and_never_converted(setting: str) -> None:
+    line = message(override({"needed": 1}, [setting]))
+    assert setting.partition("=")[0] in line
+    assert any(text in line for text in ("found", "should", "is missing"))
+
+
+def test_a_wrong_value_says_what_the_field_means() -> None:
+    assert "How fast it learns" in message({"needed": 1, "rates": {"learning_rate": "fast"}})
+
+
+def test_a_missing_field_is_named() -> None:
+    assert "whole.needed: is missing" in message({})
+
+
+def test_a_check_of_the_dataclass_itself_gets_the_whole_path() -> None:
+    assert message({"needed": 1, "parts": [{}, {"name": "bad"}]}) == "whole.parts[1].name: is bad. Choose another."
+
+
+def test_a_choice_lists_the_choices() -> None:
+    line = message({"needed": 1, "parts": [{"kind": "c"}]})
+    assert "whole.parts[0].kind" in line
+    assert "'a' or 'b'" in line
+
+
+@pytest.mark.parametrize("value", [3, "text", [1]])
+def test_something_else_than_a_mapping_is_refused(value: object) -> None:
+    assert "expected a mapping" in message(value)
+
+
+def test_field_help_holds_the_docstrings_under_the_fields() -> None:
+    assert field_help(Rates) == {"learning_rate": "How fast\nit learns."}
+    assert set(field_help(Whole)) == set(Whole.__dataclass_fields__)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from duihua.config import parse
+from duihua.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 0.5
+    """How fast."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Some settings."""
+
+    steps: int = 10
+    """How many updates there are."""
+    inner: Inner = field(default_factory=Inner)
+    """Inside."""
+    quick: bool = False
+    """Whether to hurry."""
+
+
+def test_flags_go_over_the_default() -> None:
+    default = Settings(steps=3)
+    assert parse(Settings, ["--inner.rate", "2", "--quick"], default=default) == Settings(3, Inner(2.0), True)
+
+
+def test_help_holds_the_field_docstrings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as stop:
+        parse(Settings, ["--help"], prog="duihua test")
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    for text in ("duihua test", "How many updates there are.", "--inner.rate", "How fast."):
+        assert text in shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "texts"),
+    [
+        (["--stps", "3"], ["--stps: unknown flag", "'--steps'", "`duihua test --help`"]),
+        (["--inner.rat", "3"], ["--inner.rat: unknown flag", "'--inner.rate'"]),
+        (["stray"], ["stray: unexpected value"]),
+        (["--steps", "many"], ["--steps", "many"]),
+        (["--steps"], ["--steps"]),
+    ],
+)
+def test_a_wrong_flag_is_one_line(flags: list[str], texts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(Settings, flags, prog="duihua test")
+    line = str(caught.value)
+    assert "\n" not in line
+    assert not set("│╭╰─") & set(line)
+    for text in texts:
+        assert text in line
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from duihua import console
+
+
+def test_under_json_only_the_object_is_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.json_output():
+        console.say("for people")
+        console.table("numbers", ["a"], [[1]])
+        with console.progress(2, "step", "work") as bar:
+            bar.advance(2)
+        console.emit_json({"字": 1})
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"字": 1}
+    assert "for people" in err
+    assert "work: 2/2 step" in err
+    console.say("plain again")
+    assert capsys.readouterr().out == "plain again\n"
+
+
+def test_json_mode_ends_with_its_block_and_nests() -> None:
+    assert not console.json_mode()
+    with console.json_output(), console.json_output(False):
+        assert console.json_mode()
+    assert not console.json_mode()
+
+
+def test_columns_stand_under_each_other_with_chinese_text() -> None:
+    text = console.format_table("", ["name", "n"], [["对话", 1], ["abcdef", 1000]])
+    lines = text.splitlines()
+    assert [console.display_width(line) for line in lines] == [13, 13, 13, 13]
+    assert lines[2].endswith("    1")
+    assert "1,000" in lines[3]
+
+
+def test_progress_tells_total_rate_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.progress(None, "reply", "sampling") as bar:
+        bar.advance(3, loss=0.25)
+    assert "sampling: 3 reply" in (shown := capsys.readouterr().out)
+    assert "loss 0.25" in shown
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(1.24, "1.2s"), (42, "42s"), (75, "1m15s"), (3700, "1h01m")])
+def test_durations(seconds: float, text: str) -> None:
+    assert console.duration(seconds) == text

@@ -1,9 +1,9 @@
 """Duihua (对话): train, align, evaluate and talk to your own ChatGPT, in English and Chinese.
 
-    import duihua
-    model = duihua.load("runs/quickstart/ppo")
-    for piece in model.chat([{"role": "user", "content": "你好"}], stream=True):
-        print(piece, end="", flush=True)
+>>> import duihua
+>>> model = duihua.load("runs/quickstart/ppo")
+>>> for piece in model.chat([{"role": "user", "content": "你好"}], stream=True):
+...     print(piece, end="", flush=True)
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def build_fake_run(
             del result["expected"]["bits_per_byte"]
         config = CONFIGS[kind]
         _write(folder / "result.json", {"bundle": None if kind == "evaluate" else ".", "metrics": result})
-        _write(folder / "config.json", config)
+        _write(folder / "settings.json", config)
         rows = ROWS[kind](steps) if kind in ROWS else []
         if rows:
             text = "".join(json.dumps(row) + "\n" for row in rows)

@@ -87,7 +87,12 @@ class Lab:
             "scorer": self.gold, "sampler": self.sampler(policy, config), "prompts": self.prompts(24),
         }  # fmt: skip
         return Rollout(
-            ActorCritic(policy, critic), reference, tokenizer=self.tokenizer, config=config, seed=seed, **parts | changes
+            ActorCritic(policy, critic),
+            reference,
+            tokenizer=self.tokenizer,
+            config=config,
+            seed=seed,
+            **parts | changes,
         )
 
     def trainer(self, rollout: Rollout, directory: Path, steps: int | None = None) -> Trainer:
@@ -146,5 +151,3 @@ def lab() -> Lab:
     torch.set_num_threads(1)
     texts = [" ".join(WORDS), "say name please zzz", "user assistant"] * 6
     return Lab(Tokenizer.train(texts, 290))
-
-

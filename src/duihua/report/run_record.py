@@ -99,7 +99,7 @@ def read_run(run_directory: Path) -> RunRecord:
 def _read_stage(run_directory: Path, entry: Mapping[str, Any]) -> StageRecord:
     name = str(entry.get("name") or entry.get("stage") or "stage")
     directory = _stage_directory(run_directory, str(entry.get("directory") or name))
-    result_path, config_path = directory / "result.json", directory / "config.json"
+    result_path, config_path = directory / "result.json", directory / "settings.json"
     stored = read_json(result_path) if result_path.is_file() else {}
     result = stored.get("metrics") if isinstance(stored, dict) else {}  # as StageResult.save writes it
     config = entry.get("config") or (read_json(config_path) if config_path.is_file() else {})

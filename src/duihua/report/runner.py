@@ -5,6 +5,7 @@ last act. Together they say all that the next attempt must know:
 
     fingerprint as now, result stands      finished: skipped
     fingerprint as now, no result          unfinished: run again in the folder; the stage goes on from its checkpoints
+    another fingerprint, nothing made      new: run in the folder
     another fingerprint, or none           stale: named, moved to RUN/old/, run in a new folder
 
 Each of the two files appears whole or not at all, a folder moves by one rename, so there is no moment at which kill -9

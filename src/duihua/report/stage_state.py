@@ -14,7 +14,7 @@ from duihua.files import read_json
 from duihua.report.fingerprint import what_changed
 from duihua.report.lock import LOCK_FILE
 from duihua.stages.context import RESULT_FILE, StageResult
-from duihua.stages.execution import is_finished
+from duihua.stages.execution import CONFIG_FILE, is_finished
 
 FINGERPRINT_FILE = "fingerprint.json"
 NOT_BUNDLE = (FINGERPRINT_FILE, RESULT_FILE, "metrics.jsonl")  # of the stage itself; the last two hold times
@@ -30,6 +30,8 @@ def stage_state(folder: Path, fingerprint: str, parts: dict[str, Any]) -> tuple[
     except (DuihuaError, KeyError, TypeError, NotADirectoryError):
         return "stale", ["it does not say what it was made from"]
     if there != fingerprint:
+        if not _has_made_anything(folder):
+            return "new", []
         return "stale", what_changed(before, parts) or ["its record was changed"]
     if not is_finished(folder):
         return "unfinished", ["it was interrupted"]
@@ -42,6 +44,12 @@ def stage_state(folder: Path, fingerprint: str, parts: dict[str, Any]) -> tuple[
 def _passing(entry: Path) -> bool:
     """Whether a file may lie in a folder where nothing has begun: the lock, or what kill -9 left of the first write."""
     return entry.name == LOCK_FILE or (entry.name.startswith(".") and entry.name.endswith(".part"))
+
+
+def _has_made_anything(folder: Path) -> bool:
+    """Whether a stage left more than its settings: one that was refused (a wrong column) may be corrected in place."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return any(file.name not in (FINGERPRINT_FILE, CONFIG_FILE) and not _passing(file) for file in files)
 
 
 def bundle_sizes(result: StageResult) -> dict[str, int]:

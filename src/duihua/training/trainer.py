@@ -205,9 +205,7 @@ class Trainer:
         if self.device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state(self.device)
         weights = _untied(self.network.state_dict())
-        save_checkpoint(
-            self.directory / "checkpoints", self.step_number, weights, state, self.config.keep_checkpoints
-        )
+        save_checkpoint(self.directory / "checkpoints", self.step_number, weights, state, self.config.keep_checkpoints)
         self._saved_at = self.step_number
 
     def _resume(self) -> None:

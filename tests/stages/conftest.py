@@ -27,7 +27,7 @@ from duihua.text.tokenizer import Tokenizer
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
 from duihua.training.trainer import Trainer
 
-WORDS = "red blue green one two three four cat dog bird sings runs sleeps".split()
+WORDS = ["red", "blue", "green", "one", "two", "three", "four", "cat", "dog", "bird", "sings", "runs", "sleeps"]
 
 
 class Lab:

@@ -19,6 +19,7 @@ from duihua.cli.chat_texts import COMMANDS, Language, language_of_locale, text
 from duihua.config import field_help
 from duihua.engine.settings import SamplingSettings
 from duihua.errors import ConfigError, DuihuaError
+from duihua.interrupts import signals_wait
 
 if TYPE_CHECKING:
     from duihua.cli.chat_session import ChatSession
@@ -50,8 +51,9 @@ def main(argv: Sequence[str]) -> int:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # a stray byte in a pipe is no reason to stop
     with console.json_output(arguments.json):
-        from duihua.cli.chat_session import ChatSession
-        from duihua.engine.chat_model import ChatModel
+        with signals_wait():
+            from duihua.cli.chat_session import ChatSession
+            from duihua.engine.chat_model import ChatModel
 
         model = ChatModel.load(arguments.bundle, device=arguments.device, slots=1)
         _ = model.template  # a model without one is told apart here, before anyone has typed

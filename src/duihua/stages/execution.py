@@ -6,6 +6,7 @@ and the same number of threads as one that is started by itself after a crash, o
 
 from __future__ import annotations
 
+import importlib
 import random
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 from duihua.config import to_mapping
 from duihua.errors import ConfigError
 from duihua.files import write_json
+from duihua.interrupts import signals_wait
 from duihua.stages import Stage
 from duihua.stages.context import StageContext, StageResult
 
@@ -29,6 +31,10 @@ def execute(stage: Stage, config: Any, context: StageContext) -> StageResult:
         if leftover.is_file():
             leftover.unlink()
     write_json(context.directory / CONFIG_FILE, to_mapping(config))
+    with signals_wait():
+        importlib.import_module("torch")
+        if stage.module:
+            importlib.import_module(stage.module)
     with settled(context.device, context.threads, context.seed):
         return stage.run(config, context)
 
@@ -73,7 +79,8 @@ def check_device(device: str) -> None:
         raise ConfigError(f"unknown device {device!r}", where="--device", remedy="Use cpu, cuda or cuda:N")
     if device == "cpu":
         return
-    import torch
+    with signals_wait():
+        import torch
 
     if not torch.cuda.is_available():
         raise ConfigError(

@@ -213,18 +213,28 @@ def test_a_bundle_of_another_version_is_refused(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"model_type": "llama"}, "model_type is 'llama'"),
+        ({"model_type": "mamba"}, r"model_type is 'mamba' \(Qwen3ForCausalLM\), and only qwen3, llama, gpt2"),
+        ({"model_type": "llama"}, "architecture 'Qwen3ForCausalLM' is not read, only LlamaForCausalLM"),
         ({"model_type": "duihua"}, "model_type is 'duihua'"),
         ({"architectures": ["Qwen3Model"]}, "architecture 'Qwen3Model' is not read"),
         ({"hidden_size": None}, "hidden_size: expected a whole number, found nothing"),
         ({"hidden_size": "16"}, "hidden_size: expected a whole number, found '16'"),
         ({"num_attention_heads": 3, "num_key_value_heads": 2}, "cannot share"),
-        ({"attention_bias": True}, "biases in attention"),
-        ({"hidden_act": "gelu"}, "another activation"),
+        ({"attention_bias": True}, r"8 tensors are missing: model\.layers\.0\.self_attn\.k_proj\.bias, .*v_proj\.bias"),
+        ({"hidden_act": "softplus"}, "another activation 'softplus'"),
         ({"use_sliding_window": True}, "sliding-window"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rotary positions of type 'yarn'"),
-        ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "of type 'linear'"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        ({"rope_parameters": {"rope_type": "longrope", "factor": 4.0}}, "rotary positions of type 'longrope'"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "su", "factor": 2.0}}, "of type 'su'"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters factor: expected a number, found nothing"),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "differ from layer to layer"),
+        ({"partial_rotary_factor": 0.5}, "rotating a part of each head"),
         ({"quantization_config": {"bits": 4}}, "quantised weights"),
+        (
+            {"hidden_size": None, "hidden_act": "softplus", "vocab_size": 2.5},
+            "vocab_size: .*; hidden_size: .*; hidden_act",
+        ),
+        ({"duihua": {"format": 1, "training": {"residual_dropout": 2}}}, r"residual_dropout must be in \[0, 1\)"),
     ],
 )
 def test_what_this_decoder_cannot_be_is_named(bundle: Path, changes: dict[str, Any], match: str) -> None:

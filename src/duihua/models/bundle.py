@@ -1,12 +1,12 @@
-"""Bundles: a model as a directory that is at the same time a Hugging Face Qwen3 directory.
+"""Bundles: a model as a directory that is at the same time a Hugging Face model directory.
 
     config.json  model.safetensors  tokenizer.json  tokenizer_config.json  chat_template.jinja
     generation_config.json  README.md
 
-A policy bundle is a `Qwen3ForCausalLM` directory; a reward bundle a `Qwen3ForSequenceClassification` one
-(`score.weight`, no bias), whose normalisation stands in config.json under `duihua`, a key that other programs ignore.
-A Qwen3 directory from elsewhere loads in the same way. Files are written aside, synced and renamed; weights are read
-from safetensors only, because a pickle file can run any program when it is opened.
+A bundle is of the first family that computes what the decoder computes (models/interop/registry.py): by default a policy
+is a `Qwen3ForCausalLM` directory and a reward model a `Qwen3ForSequenceClassification` one (`score.weight`, no bias), whose
+normalisation stands in config.json under `duihua`, a key that other programs ignore. A directory of these families from
+elsewhere loads in the same way. Files are written aside, synced and renamed.
 """
 
 from __future__ import annotations
@@ -14,31 +14,29 @@ from __future__ import annotations
 import glob
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
-from duihua.errors import BundleError, DuihuaError
-from duihua.files import read_json, require_space, sync_directory, write_json
+from duihua.errors import BundleError
+from duihua.files import require_space, sync_directory, write_json
 from duihua.models.config import DecoderConfig
 from duihua.models.decoder import Decoder
 from duihua.models.heads import ScoredDecoder
-from duihua.models.hugging_face import Kind, config_mapping, read_config, tensor_name
+from duihua.models.interop.family import Kind
+from duihua.models.interop.registry import FAMILIES, config_mapping, family_of, read_config
 from duihua.models.model_card import ModelCard, card_text, merge_terms
+from duihua.models.weights import DTYPES, WEIGHTS, fill, read_object, stored_tensors
 from duihua.text.tokenizer import AbsentTokenizer, Tokenizer, read_stop_ids
 from duihua.version import __version__
 
 FORMAT = 1
 """Number of the bundle layout; raised when an older duihua could not read a newer bundle rightly."""
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,8 @@ def save_bundle(
         raise TypeError(f"a bundle holds a Decoder or a ScoredDecoder, not {type(network).__name__}")
     directory = Path(directory)
     kind: Kind = "policy" if isinstance(network, Decoder) else "reward"
-    weights = {name: weight.to(DTYPES[dtype]).contiguous() for name, weight in _stored(network).items()}
+    family = FAMILIES[family_of(network.config)]
+    weights = stored_tensors(network, family, network.config, kind, DTYPES[dtype])
     require_space(directory, int(1.05 * sum(w.numel() * w.element_size() for w in weights.values())) + (4 << 20))
     fresh = not directory.exists()
     folder, name = (directory.parent, f".{directory.name}") if fresh else (directory, ".bundle")
@@ -124,6 +123,7 @@ def save_bundle(
             "stage": card.stage,
             "terms": [dict(terms) for terms in merge_terms(card.terms)],
             **({"normalisation": asdict(normalisation)} if normalisation else {}),
+            **config.get("duihua", {}),
         }
         write_json(aside / "config.json", config)
         shutil.copymode(aside / "config.json", aside / WEIGHTS)  # safetensors makes it readable by the owner alone
@@ -140,16 +140,6 @@ def save_bundle(
         raise BundleError(problem, where=str(directory), remedy="Free some space or choose another folder") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _stored(network: Decoder | ScoredDecoder) -> dict[str, Tensor]:
-    """Qwen3's name -> tensor. A tied head is stored once; a reward bundle has no head for tokens."""
-    left_out = network.config.tied_embeddings or isinstance(network, ScoredDecoder)
-    return {
-        tensor_name(name): weight.detach().cpu()
-        for name, weight in network.named_parameters(remove_duplicate=False)
-        if not (left_out and name.endswith("head.weight"))
-    }
 
 
 def _token_settings(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -176,15 +166,15 @@ def _move_into_place(aside: Path, directory: Path, fresh: bool) -> None:
 
 
 def load_bundle(directory: str | Path, device: str = "cpu", dtype: str = "float32") -> Bundle:
-    """Read a bundle of ours or a Qwen3 directory, sharded or not, tied or not, stored in any float dtype.
+    """Read a bundle of ours or a directory of one of the families, sharded or not, tied or not, of any float dtype.
 
-    dtype: of the weights in memory. Raises BundleError for whatever is missing, broken or not supported; missing
-    tensors are named all at once.
+    dtype: of the weights in memory. Raises BundleError for whatever is missing, broken or not supported; what is wrong
+    with the settings or the tensors is named all at once.
     """
     directory = Path(directory)
-    mapping = _read_object(directory / "config.json", directory)
+    mapping = read_object(directory / "config.json")
     ours = _read_ours(mapping, directory)
-    config, kind = read_config(mapping, str(directory / "config.json"))
+    config, kind, family = read_config(mapping, str(directory / "config.json"))
     tokenizer = Tokenizer.load(directory)
     if not isinstance(tokenizer, AbsentTokenizer) and tokenizer.vocabulary_size > config.vocabulary_size:
         raise BundleError(
@@ -196,7 +186,7 @@ def load_bundle(directory: str | Path, device: str = "cpu", dtype: str = "float3
         network: Decoder | ScoredDecoder = Decoder(config)
         if isinstance(network, Decoder) and kind == "reward":
             network = ScoredDecoder(network)
-    _fill(network, directory, DTYPES[dtype])
+    fill(network, directory, family, config, kind, DTYPES[dtype])
     stop_ids = read_stop_ids(directory) if isinstance(tokenizer, AbsentTokenizer) else tokenizer.stop_ids
     return Bundle(
         network=network.to(device).eval(),
@@ -208,99 +198,6 @@ def load_bundle(directory: str | Path, device: str = "cpu", dtype: str = "float3
         stop_ids=stop_ids,
         normalisation=Normalisation(**ours["normalisation"]) if "normalisation" in ours else None,
     )
-
-
-def _fill(network: Decoder | ScoredDecoder, directory: Path, dtype: torch.dtype) -> None:
-    """Put the directory's tensors in place of the network's empty ones."""
-    decoder = network.decoder if isinstance(network, ScoredDecoder) else network
-    tied = network.config.tied_embeddings or isinstance(network, ScoredDecoder)
-    wanted = {
-        tensor_name(name): (name, weight.shape)
-        for name, weight in network.named_parameters(remove_duplicate=False)
-        if not (tied and name.endswith("head.weight"))
-    }
-    passed_over = {"lm_head.weight"} if tied else set()
-    found: dict[str, Tensor] = {}
-    for file, names in _weight_files(directory):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                held = set(tensors.keys())
-                for name in sorted(held if names is None else names & held):
-                    if name in passed_over or name.endswith("rotary_emb.inv_freq"):
-                        continue
-                    if name not in wanted:
-                        raise BundleError(
-                            f"holds {name}, for which a Qwen3 decoder has no place",
-                            where=str(file),
-                            remedy="Use a Qwen3 model",
-                        )
-                    shape = tuple(tensors.get_slice(name).get_shape())
-                    if shape != tuple(wanted[name][1]):
-                        raise BundleError(
-                            f"{name} has shape {shape}, config.json expects {tuple(wanted[name][1])}",
-                            where=str(file),
-                            remedy="Fetch config.json and the weights from the same place",
-                        )
-                    found[name] = tensors.get_tensor(name).to(dtype, copy=True)  # off the file, aligned
-        except (SafetensorError, OSError) as error:
-            raise BundleError(
-                f"broken safetensors file: {error}", where=str(file), remedy="Fetch or train the model again"
-            ) from error
-    missing = sorted(wanted.keys() - found.keys())
-    if missing:
-        raise BundleError(
-            f"{len(missing)} tensors are missing: {', '.join(missing)}",
-            where=str(directory),
-            remedy="Fetch all weight files again",
-        )
-    network.load_state_dict({wanted[name][0]: weight for name, weight in found.items()}, strict=False, assign=True)
-    if tied:  # also in a reward bundle: its token head is never used, and so costs no memory
-        decoder.head.weight = decoder.embedding.weight
-    assert not any(weight.is_meta for weight in network.parameters())
-
-
-def _weight_files(directory: Path) -> Iterable[tuple[Path, set[str] | None]]:
-    """Each safetensors file with the names to take from it (None: all)."""
-    if (directory / WEIGHTS).is_file():
-        return [(directory / WEIGHTS, None)]
-    if (directory / INDEX).is_file():
-        weight_map = _read_object(directory / INDEX, directory).get("weight_map")
-        if not isinstance(weight_map, Mapping) or not weight_map:
-            raise BundleError("has no weight_map", where=str(directory / INDEX), remedy="Fetch the file again")
-        shards: dict[str, set[str]] = {}
-        for name, shard in weight_map.items():
-            if not isinstance(shard, str) or Path(shard).name != shard:
-                raise BundleError(f"{shard!r} is not a file of this directory", where=str(directory / INDEX))
-            shards.setdefault(shard, set()).add(name)
-        absent = [shard for shard in sorted(shards) if not (directory / shard).is_file()]
-        if absent:
-            problem = f"of {len(shards)} weight files, these are missing: {', '.join(absent)}"
-            raise BundleError(problem, where=str(directory), remedy="Fetch them from the same place")
-        return [(directory / shard, shards[shard]) for shard in sorted(shards)]
-    pickles = [file.name for form in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in sorted(directory.glob(form))]
-    if pickles:
-        raise BundleError(
-            f"has its weights only as pickle ({', '.join(pickles)}), which can run any program when opened",
-            where=str(directory),
-            remedy="Fetch the model as safetensors, or convert it with a tool that you trust",
-        )
-    raise BundleError(f"has no {WEIGHTS}", where=str(directory), remedy="Name a bundle or a Qwen3 model directory")
-
-
-def _read_object(path: Path, directory: Path) -> dict[str, Any]:
-    if not directory.is_dir():
-        raise BundleError("no such directory", where=str(directory), remedy="Name a bundle or a Qwen3 model directory")
-    if not path.is_file():
-        raise BundleError(
-            f"has no {path.name}", where=str(directory), remedy="Name a bundle or a Qwen3 model directory"
-        )
-    try:
-        value = read_json(path)
-    except DuihuaError as error:
-        raise BundleError(error.problem, where=error.where, remedy=error.remedy) from error
-    if not isinstance(value, dict):
-        raise BundleError("expected a JSON object", where=str(path), remedy="Fetch the file again")
-    return value
 
 
 def _read_ours(mapping: Mapping[str, Any], directory: Path) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Causal self-attention with grouped key-value heads, normed queries and keys, and rotary positions.
+"""Causal self-attention with grouped key-value heads; norms of queries and keys, rotary positions, biases and value
+embeddings as the config asks.
 
 Attention(Q, K, V) = softmax(Q K^T / sqrt(e)) V (Vaswani et al. 2017, equation 1); several query heads share one key-value
 head (Ainslie et al. 2023), which makes the cache smaller; the norm of queries and keys before the rotation keeps the
@@ -8,52 +9,91 @@ scores bounded, so that training bears a high learning rate (Henry et al. 2020; 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
+from duihua.nn.embedding import Embedding
 from duihua.nn.kv_cache import KVCache
 from duihua.nn.norms import RMSNorm
 from duihua.nn.positions import rotate
+
+QueryKeyNorm = Literal["none", "weighted", "plain"]
 
 
 @dataclass(frozen=True)
 class AttentionPlan:
     """What all layers of one forward share.
 
-    cosine, sine: rotary tables, (t, e) or (b, 1, t, e). mask: None for plain causal, else (b, 1, t, s) booleans, true
-    where a query may look. cache, rows_b, positions_bt, span: see KVCache.write; cache None while training.
+    cosine, sine: rotary tables, (t, e) or (b, 1, t, e); None where positions are not rotary. mask: None for plain causal,
+    else (b, 1, t, s) booleans, true where a query may look. cache, rows_b, positions_bt, span: see KVCache.write; cache
+    None while training. token_ids_bt: for layers with value embeddings.
     """
 
-    cosine: Tensor
-    sine: Tensor
+    cosine: Tensor | None = None
+    sine: Tensor | None = None
     mask: Tensor | None = None
     cache: KVCache | None = None
     rows_b: Tensor | None = None
     positions_bt: Tensor | None = None
     span: int = 0
+    token_ids_bt: Tensor | None = None
 
 
 class CausalSelfAttention(nn.Module):
-    """(b, t, width) -> (b, t, width), each position looking at itself and what stands before it."""
+    """(b, t, width) -> (b, t, width), each position looking at itself and what stands before it.
 
-    def __init__(self, width: int, heads: int, key_value_heads: int, head_width: int, epsilon: float) -> None:
+    bias: in all four projections. dropout: share of the attention weights zeroed in training. value_vocabulary: number of
+    tokens that have a value vector of their own here; 0 for none.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        key_value_heads: int,
+        head_width: int,
+        epsilon: float,
+        *,
+        query_key_norm: QueryKeyNorm = "weighted",
+        bias: bool = False,
+        dropout: float = 0.0,
+        value_vocabulary: int = 0,
+    ) -> None:
         super().__init__()
         self.heads, self.key_value_heads, self.head_width = heads, key_value_heads, head_width
-        self.query = nn.Linear(width, heads * head_width, bias=False)
-        self.key = nn.Linear(width, key_value_heads * head_width, bias=False)
-        self.value = nn.Linear(width, key_value_heads * head_width, bias=False)
-        self.output = nn.Linear(heads * head_width, width, bias=False)
-        self.query_norm = RMSNorm(head_width, epsilon)
-        self.key_norm = RMSNorm(head_width, epsilon)
+        self.query = nn.Linear(width, heads * head_width, bias=bias)
+        self.key = nn.Linear(width, key_value_heads * head_width, bias=bias)
+        self.value = nn.Linear(width, key_value_heads * head_width, bias=bias)
+        self.output = nn.Linear(heads * head_width, width, bias=bias)
+        self.query_norm: nn.Module = nn.Identity()
+        self.key_norm: nn.Module = nn.Identity()
+        if query_key_norm != "none":
+            weighted = query_key_norm == "weighted"
+            self.query_norm = RMSNorm(head_width, epsilon, weighted)
+            self.key_norm = RMSNorm(head_width, epsilon, weighted)
+        self.dropout = nn.Dropout(dropout)  # read for its share: the weights themselves never leave the fused kernel
+        self.value_embedding: nn.Embedding | None = None
+        self.value_gate: nn.Parameter | None = None
+        if value_vocabulary:
+            self.value_embedding = Embedding(value_vocabulary, key_value_heads * head_width)
+            self.value_gate = nn.Parameter(torch.ones(key_value_heads))
 
     def forward(self, x_btd: Tensor, plan: AttentionPlan, layer: int) -> Tensor:
         batch, time, _ = x_btd.shape
         split = (batch, time, -1, self.head_width)
         query = self.query_norm(self.query(x_btd).view(split)).transpose(1, 2)  # (b, h, t, e)
         key = self.key_norm(self.key(x_btd).view(split)).transpose(1, 2)  # (b, g, t, e)
-        value = self.value(x_btd).view(split).transpose(1, 2)
-        query = rotate(query, plan.cosine, plan.sine)
-        key = rotate(key, plan.cosine, plan.sine)
+        value = self.value(x_btd).view(split)
+        if self.value_embedding is not None and self.value_gate is not None:
+            assert plan.token_ids_bt is not None
+            of_token = self.value_embedding(plan.token_ids_bt).view(split) * self.value_gate[:, None]
+            value = value + of_token.to(value.dtype)
+        value = value.transpose(1, 2)
+        if plan.cosine is not None and plan.sine is not None:
+            query = rotate(query, plan.cosine, plan.sine)
+            key = rotate(key, plan.cosine, plan.sine)
         if plan.cache is not None:
             assert plan.positions_bt is not None
             key, value = plan.cache.write(layer, plan.rows_b, plan.positions_bt, key, value, plan.span)
@@ -63,6 +103,7 @@ class CausalSelfAttention(nn.Module):
             key,
             value,
             attn_mask=plan.mask,
+            dropout_p=self.dropout.p if self.training else 0.0,
             is_causal=plan.mask is None,
             enable_gqa=self.heads != self.key_value_heads,
         )

@@ -24,7 +24,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_nd: Tensor, head_vd: Tensor, targets_n: Tensor, weights_n: Tensor, chunk_rows: int
+        ctx: Any,
+        hidden_nd: Tensor,
+        head_vd: Tensor,
+        targets_n: Tensor,
+        weights_n: Tensor,
+        chunk_rows: int,
+        soft_cap: float,
     ) -> tuple[Tensor, Tensor]:
         rows = hidden_nd.shape[0]
         needs_hidden, needs_head = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
@@ -34,7 +40,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, rows, chunk_rows):
             part = slice(start, start + chunk_rows)
             hidden, targets, weights = hidden_nd[part], targets_n[part, None], weights_n[part, None]
-            logits = (hidden @ head_vd.t()).float()
+            logits = cap_logits((hidden @ head_vd.t()).float(), soft_cap)
             chances = torch.softmax(logits, dim=-1)
             right = chances.gather(1, targets)
             losses = -torch.log(right)
@@ -46,6 +52,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad = chances  # d loss / d logits = softmax - one-hot, times the row's weight
             grad.scatter_add_(1, targets, torch.full_like(right, -1.0))
             grad.mul_(weights)
+            if soft_cap:  # d capped / d logits = 1 - tanh^2
+                grad.mul_(1 - (logits / soft_cap).square_())
             grad = grad.to(hidden.dtype)
             if grad_hidden is not None:
                 torch.mm(grad, head_vd, out=grad_hidden[part])
@@ -65,17 +73,28 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         if not (grad_total.numel() == 1 and float(grad_total) == 1.0):
             hidden = hidden * grad_total if hidden is not None else None
             head = head * grad_total if head is not None else None
-        return hidden, head, None, None, None
+        return hidden, head, None, None, None, None
+
+
+def cap_logits(logits: Tensor, soft_cap: float) -> Tensor:
+    """c tanh(logits / c), within +-c (Gemma Team 2024, section 2); the logits as they are where c is 0."""
+    return torch.tanh(logits / soft_cap) * soft_cap if soft_cap else logits
 
 
 def cross_entropy_sum(
-    hidden: Tensor, head_weight: Tensor, targets: Tensor, weights: Tensor, chunk_rows: int | None = None
+    hidden: Tensor,
+    head_weight: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    chunk_rows: int | None = None,
+    soft_cap: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of the next-token losses, in nats, and the loss of each position (detached).
 
     hidden: (..., d) after the final norm. head_weight: (v, d). targets: (...) token ids; where a weight is 0 any valid id
-    will do. weights: (...) fp32, 0 leaves a position out. Returns a scalar and a tensor of the targets' shape. Positions
-    of weight 0 are not computed at all; their entry in the second result is 0.
+    will do. weights: (...) fp32, 0 leaves a position out. soft_cap: the model's own, see `cap_logits`; a decoder's
+    `next_token_losses` passes it, so that training and generation cannot differ in it. Returns a scalar and a tensor of
+    the targets' shape. Positions of weight 0 are not computed at all; their entry in the second result is 0.
     """
     flat = hidden.reshape(-1, hidden.shape[-1])
     flat_targets, flat_weights = targets.reshape(-1), weights.reshape(-1).float()
@@ -86,7 +105,9 @@ def cross_entropy_sum(
         flat, flat_targets, flat_weights = flat[index], flat_targets[index], flat_weights[index]
     if chunk_rows is None:
         chunk_rows = max(16, CHUNK_ELEMENTS // head_weight.shape[0])
-    total, losses = _ChunkedCrossEntropy.apply(flat, head_weight, flat_targets, flat_weights, chunk_rows)  # type: ignore[no-untyped-call]
+    total, losses = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        flat, head_weight, flat_targets, flat_weights, chunk_rows, soft_cap
+    )
     if everything:
         return total, losses.view(targets.shape)
     spread = torch.zeros(targets.numel(), dtype=torch.float32, device=losses.device)

@@ -1,9 +1,10 @@
-"""Rotary positions: a query and a key are turned by angles that grow with their place, so that their product depends on
-the distance alone (Su et al. 2021, equation 34).
+"""How a model tells places apart: rotary positions, and vectors added to the embedding.
 
-Why the half layout: dimension i is paired with i + e/2, not with its neighbour. It is what transformers and llama.cpp
-read for the Llama and Qwen families; the interleaved layout of the paper is the same up to a fixed permutation, and
-mixing the two up ruins a model without any error.
+Rotary: a query and a key are turned by angles that grow with their place, so that their product depends on the distance
+alone (Su et al. 2021, equation 34). Why the half layout: dimension i is paired with i + e/2, not with its neighbour. It is
+what transformers and llama.cpp read for the Llama and Qwen families; the interleaved layout of the paper is the same up to
+a fixed permutation, and mixing the two up ruins a model without any error. Frequencies stretched to longer contexts come
+from nn/rope_scaling.py. Added vectors are a learnt table (an embedding in the decoder) or the fixed one here.
 """
 
 from __future__ import annotations
@@ -12,13 +13,25 @@ import torch
 from torch import Tensor
 
 
-def rotary_tables(positions: int, head_width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for positions 0..positions-1, each (positions, head_width), fp32; the second half repeats the first."""
+def rotary_frequencies(head_width: int, theta: float, device: torch.device) -> Tensor:
+    """Radians a place of each pair of dimensions, (head_width / 2,), fp32: theta^(-2i / e)."""
     exponents = torch.arange(0, head_width, 2, dtype=torch.float32, device=device) / head_width
-    frequencies = 1.0 / (theta**exponents)
-    angles = torch.outer(torch.arange(positions, dtype=torch.float32, device=device), frequencies)
+    return 1.0 / (theta**exponents)
+
+
+def angle_tables(places: Tensor, frequencies: Tensor, factor: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for given places: (..., t) and (..., e/2) -> two tensors (..., t, e); the second half repeats the
+    first. Both are multiplied by `factor`, which scales the attention scores by its square."""
+    angles = places.float()[..., :, None] * frequencies[..., None, :]
     angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
+    if factor == 1.0:
+        return angles.cos(), angles.sin()
+    return angles.cos() * factor, angles.sin() * factor
+
+
+def rotary_tables(positions: int, head_width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for positions 0..positions-1 without any scaling, each (positions, head_width), fp32."""
+    return angle_tables(torch.arange(positions, device=device), rotary_frequencies(head_width, theta, device))
 
 
 def rotate(x_bhte: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -26,3 +39,15 @@ def rotate(x_bhte: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     half = x_bhte.shape[-1] // 2
     turned = torch.cat((-x_bhte[..., half:], x_bhte[..., :half]), dim=-1)
     return x_bhte * cosine + turned * sine
+
+
+def sinusoidal_table(positions: int, width: int, device: torch.device) -> Tensor:
+    """(positions, width), fp32: sin(p / 10000^(2i/d)) in the even columns, the cosine in the odd ones (Vaswani et al. 2017,
+    section 3.5)."""
+    places = torch.arange(positions, dtype=torch.float32, device=device)
+    frequencies = 10_000.0 ** (-torch.arange(0, width, 2, dtype=torch.float32, device=device) / width)
+    angles = torch.outer(places, frequencies)
+    table = torch.empty(positions, width, device=device)
+    table[:, 0::2] = angles.sin()
+    table[:, 1::2] = angles.cos()[:, : width // 2]
+    return table

@@ -20,14 +20,13 @@ from duihua import console
 from duihua.data.loaders import StreamedBatches
 from duihua.data.records import Document
 from duihua.data.shards import Shard, cached_shard
-from duihua.data.source import Source, SourceConfig, open_source
-from duihua.errors import ConfigError, DataError
+from duihua.data.source import Source, SourceConfig, open_source, refuse_as_text
+from duihua.errors import DataError
 from duihua.evaluation.bits_per_byte import TextScore, bits_per_byte
 from duihua.files import sha256_json
 from duihua.models.bundle import ModelCard, save_bundle
 from duihua.models.config import DecoderConfig
 from duihua.models.decoder import Decoder, parameter_count
-from duihua.nn.losses import cross_entropy_sum
 from duihua.stages.configs.pretrain import PretrainConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.text.tokenizer import Tokenizer
@@ -38,7 +37,7 @@ def language_model_loss(network: nn.Module, batch: Batch) -> LossParts:
     """Summed next-token loss of a batch {"token_ids", "targets"}, both (b, t), and the number of targets."""
     assert isinstance(network, Decoder)
     weights = torch.ones(batch["targets"].shape, dtype=torch.float32, device=batch["targets"].device)
-    total, _ = cross_entropy_sum(network.hidden(batch["token_ids"]), network.head.weight, batch["targets"], weights)
+    total, _ = network.next_token_losses(network.hidden(batch["token_ids"]), batch["targets"], weights)
     return LossParts(total, float(batch["targets"].numel()))
 
 
@@ -51,9 +50,7 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
     tokenizer = Tokenizer.load(context.input("tokenizer"))
     sources = [open_source(source, context.data_directory) for source in config.sources]
     shards, repeats = token_shards(sources, config.sources, tokenizer, context.data_directory)
-    shape = DecoderConfig(
-        vocabulary_size=tokenizer.vocabulary_size, context=config.length, **dataclasses.asdict(config.shape)
-    )
+    shape = config.shape.decoder(tokenizer.vocabulary_size, config.length)
     network = Decoder(shape).initialise(context.seed)
     batches = StreamedBatches(
         shards, repeats, config.rows, config.length, config.micro_batches, context.seed, tokenizer.end_of_text_id
@@ -127,11 +124,7 @@ def token_shards(
     shards, repeats = [], []
     for source, config in zip(sources, configs, strict=True):
         if source.kind != "text":
-            raise ConfigError(
-                f"pre-training reads text, and this source holds {source.kind}",
-                where=f"pretrain.sources, {source.name}",
-                remedy="Use it in the sft or reward stage",
-            )
+            refuse_as_text(source, "pretrain.sources")
         key = sha256_json([source.fingerprint(), tokenizer.fingerprint, "shard-1"])[:24]
         shards.append(cached_shard(data_directory / "shards", key, _texts(source), tokenizer))
         repeats.append(config.weight)
@@ -169,7 +162,7 @@ def training_flops(shape: DecoderConfig, tokens: int) -> float:
     The count of Chowdhery et al. 2022 (PaLM, appendix B), with the attention term halved for the mask.
     """
     block = shape.width * shape.head_width * 2 * (shape.heads + shape.key_value_heads)
-    block += 3 * shape.width * shape.feed_forward_width
+    block += (3 if shape.gated else 2) * shape.width * shape.feed_forward_width
     weights = shape.layers * block + shape.width * shape.vocabulary_size
     attention = 12 * shape.layers * shape.heads * shape.head_width * (shape.context // 2)
     return float(tokens) * (6 * weights + attention)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from duihua.data.columns import BadRecordError, plan_columns, to_record
-from duihua.data.records import Conversation, Document, Kind, LeftOut, Preference, Record
+from duihua.data.columns import plan_columns, to_record
+from duihua.data.records import BadRecordError, Conversation, Document, Kind, LeftOut, Preference, Record
 from duihua.data.source import ColumnsConfig
 from duihua.errors import DataError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from duihua.data.archives import find_archive, locked_archives
+from duihua.data.archives import find_archive, starter_archives
 from duihua.data.home import data_directory
 from duihua.data.records import Conversation, Document, Preference, Record, is_held_out, normalised
 from duihua.data.source import KNOWN_SOURCES, Source, SourceConfig, open_source
@@ -214,7 +214,7 @@ def test_collect_gives_each_reply_once_and_nothing_for_what_is_not_asked(tiny_ho
 # ---- the real archives -------------------------------------------------------------------------------------------------
 
 HOME = data_directory()
-REAL = all(find_archive(archive, HOME) for archive in locked_archives().values())
+REAL = all(find_archive(archive, HOME) for archive in starter_archives().values())
 real = pytest.mark.skipif(not REAL, reason=f"the starter archives are not in {HOME}: `duihua data get starter`")
 
 

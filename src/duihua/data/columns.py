@@ -3,9 +3,9 @@
 The common forms of public data are known: a text column; messages in OpenAI form (role, content) or ShareGPT form (from,
 value); Alpaca's instruction, input and output; preferences with prompt, chosen and rejected; and transcripts in the form
 of Anthropic's HH data (turns that begin with "Human:" and "Assistant:"; Bai et al. 2022, arXiv:2204.05862), where the
-prompt is what both transcripts share. `plan_columns` settles the columns once, on the first row, so that a wrong name
-is one clear error and not a million silent misses; `to_record` then turns each row into a record or raises
-`BadRecordError`, which readers count and the checker lists.
+prompt is what both transcripts share; labelled texts, pairs and multiple choice (`labelled_columns.py`). `plan_columns`
+settles the columns once, on the first row, so that a wrong name is one clear error and not a million silent misses;
+`to_record` then turns each row into a record or raises `BadRecordError`, which readers count and the checker lists.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from duihua.data.labelled_columns import choice, labelled
 from duihua.data.records import (
     ASSISTANT,
     SYSTEM,
     USER,
+    BadRecordError,
     Conversation,
     Document,
     Kind,
@@ -46,8 +48,33 @@ TRIED = {
     "prompt": ("prompt", "instruction", "question", "conversations", "messages"),
     "chosen": ("chosen",),
     "rejected": ("rejected",),
+    "text_b": ("text_b", "sentence2", "hypothesis", "question2"),
+    "label": ("label", "class", "category", "labels"),
+    "context": ("context", "ctx", "question", "query", "goal", "premise"),
+    "options": ("options", "choices", "endings"),
+    "answer": ("answer", "gold", "label", "answerKey", "answer_key"),
 }
 """Names tried for each part where the config names no column."""
+
+TRIED_LABELLED = {"text": (*TRIED["text"], "sentence", "review", "sentence1", "premise", "question1")}
+"""What is tried instead where the records are labelled."""
+
+NEEDED: dict[Kind, tuple[tuple[str, ...], ...]] = {
+    "text": (("text",),),
+    "conversations": (("messages",), ("instruction", "output")),
+    "preferences": (("chosen", "rejected"),),
+    "labelled": (("text", "label"),),
+    "choices": (("context", "options", "answer"),),
+}
+"""Parts that a record of each kind cannot do without, one alternative after the other."""
+
+KEPT: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("messages",): ("system",),
+    ("instruction", "output"): ("system", "input"),
+    ("chosen", "rejected"): ("prompt", "system"),
+    ("text", "label"): ("text_b",),
+}
+"""Parts that are used beside the needed ones where they are there."""
 
 ROLE_NAMES = {
     "system": SYSTEM,
@@ -60,14 +87,6 @@ ROLE_NAMES = {
     "model": ASSISTANT,
 }
 """What public data calls the three roles."""
-
-
-class BadRecordError(Exception):
-    """A row that gives no record: why, and in which field. Never leaves the data package."""
-
-    def __init__(self, reason: str, field: str = "") -> None:
-        super().__init__(reason)
-        self.reason, self.field = reason, field
 
 
 @dataclass(frozen=True)
@@ -90,7 +109,8 @@ def plan_columns(kind: Kind, config: ColumnsConfig, available: Iterable[str], wh
     """
     names = [name for name in available if isinstance(name, str)]
     found: dict[str, str] = {}
-    for part, tried in TRIED.items():
+    usual_of = {**TRIED, **TRIED_LABELLED} if kind == "labelled" else TRIED
+    for part, tried in usual_of.items():
         asked = getattr(config, part)
         if asked:
             if asked not in names:
@@ -100,18 +120,10 @@ def plan_columns(kind: Kind, config: ColumnsConfig, available: Iterable[str], wh
             usual = next((name for name in tried if name in names), None)
             if usual is not None:
                 found[part] = usual
-    if kind == "text":
-        needed: list[tuple[str, ...]] = [("text",)]
-    elif kind == "conversations":
-        needed = [("messages",), ("instruction", "output")]
-    else:
-        needed = [("chosen", "rejected")]
+    needed = NEEDED[kind]
     for parts in needed:
         if all(part in found for part in parts):
-            kept = {"conversations": ("system",), "preferences": ("prompt", "system")}.get(kind, ())
-            if parts == ("instruction", "output"):
-                kept = ("system", "input")
-            return ColumnPlan(kind, {part: found[part] for part in (*parts, *kept) if part in found})
+            return ColumnPlan(kind, {part: found[part] for part in (*parts, *KEPT.get(parts, ())) if part in found})
     missing = [part for part in needed[0] if part not in found]
     usual_names = " or ".join(" + ".join(parts) for parts in needed)
     raise _no_column(f"no column for {kind} ({usual_names})", missing[0], names, where, f"columns.{missing[0]}")
@@ -139,6 +151,10 @@ def to_record(
         if not text.strip():
             raise BadRecordError("empty text", plan.columns["text"])
         return Document(text, source, language or detect_language(text))
+    if plan.kind == "labelled":
+        return labelled(row, plan.columns, source, language)
+    if plan.kind == "choices":
+        return choice(row, plan.columns, source, language)
     if plan.kind == "conversations":
         messages = _conversation(row, plan)
         if messages[-1]["role"] == USER and len(messages) > 1 and messages[-2]["role"] == ASSISTANT:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from duihua.data.columns import BadRecordError, ColumnPlan, plan_columns, to_record
-from duihua.data.records import Kind, LeftOut, Record, Split, is_held_out
+from duihua.data.columns import ColumnPlan, plan_columns, to_record
+from duihua.data.records import HELD_OUT_SHARE, BadRecordError, Kind, LeftOut, Record, Split, is_held_out
 from duihua.data.source import SourceConfig, Terms
 from duihua.errors import DataError
 from duihua.files import sha256_json
@@ -20,7 +20,7 @@ from duihua.files import sha256_json
 class HubSource:
     """A source that streams a Hugging Face data set."""
 
-    def __init__(self, config: SourceConfig) -> None:
+    def __init__(self, config: SourceConfig, held_out_share: float = HELD_OUT_SHARE) -> None:
         """Raises DataError where the extra is missing; the network is not touched before the first record."""
         if importlib.util.find_spec("datasets") is None:
             raise DataError(
@@ -28,7 +28,7 @@ class HubSource:
                 where=f"hub {config.hub}",
                 remedy="Run `pip install 'duihua[hub]'`",
             )
-        self._config = config
+        self._config, self.held_out_share = config, held_out_share
         self.name = config.hub
         self.kind: Kind = config.kind or "text"
         self.language = config.language or "mixed"
@@ -74,7 +74,7 @@ class HubSource:
             except BadRecordError as bad:
                 left_out.add(bad.reason, f"{place}: {bad.field}")
                 continue
-            if is_held_out(record) == (split == "heldout"):
+            if is_held_out(record, self.held_out_share) == (split == "heldout"):
                 yield record
 
     def fingerprint(self) -> str:

@@ -1,8 +1,8 @@
-"""The three kinds of record that every source yields, and the count of what a source left out.
+"""The five kinds of record that sources yield, and the count of what a source left out.
 
-Why three and no more: pre-training reads documents, supervised fine-tuning reads conversations, the reward model reads
-preferences. Whatever the file or archive looked like, it becomes one of these before any stage sees it, so that a stage
-never knows where its data came from.
+Why five and no more: pre-training reads documents, supervised fine-tuning reads conversations, the reward model reads
+preferences, a classifier labelled texts or choices between endings. Whatever the file or archive looked like, it becomes
+one of these before any stage sees it, so that a stage never knows where its data came from.
 
 Why a record that cannot be used is counted and not raised: one broken line in a million should not stop a night's run,
 and should not vanish either. A reader adds it to a `LeftOut`, which the stage stores and the command line prints.
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypedDict
 
-Kind = Literal["text", "conversations", "preferences"]
+Kind = Literal["text", "conversations", "preferences", "labelled", "choices"]
 Split = Literal["train", "heldout"]
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
@@ -67,7 +67,36 @@ class Preference:
     language: str
 
 
-Record: TypeAlias = Document | Conversation | Preference
+@dataclass(frozen=True)
+class Labelled:
+    """One text, or two that are judged together (sentence pairs), with the name of its class."""
+
+    texts: tuple[str, ...]
+    label: str
+    source: str
+    language: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A context (question, beginning of a story) and what may follow it; `answer` is the index of the right option."""
+
+    context: str
+    options: tuple[str, ...]
+    answer: int
+    source: str
+    language: str
+
+
+Record: TypeAlias = Document | Conversation | Preference | Labelled | Choice
+
+
+class BadRecordError(Exception):
+    """A row that gives no record: why, and in which field. Never leaves the data package."""
+
+    def __init__(self, reason: str, field: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.field = reason, field
 
 
 @dataclass
@@ -109,23 +138,53 @@ def record_text(record: Record) -> str:
         return record.text
     if isinstance(record, Conversation):
         return "\n".join(message["content"] for message in record.messages)
+    if isinstance(record, Labelled):
+        return "\n".join(record.texts)
+    if isinstance(record, Choice):
+        return "\n".join([record.context, *record.options])
     return "\n".join([*(message["content"] for message in record.prompt), record.chosen, record.rejected])
 
 
 def is_held_out(record: Record, share: float = HELD_OUT_SHARE) -> bool:
     """Whether training must not see `record`. Depends on the record alone: not on order, file or seed.
 
-    Of a document all of the text decides; of a conversation or preference the first user message, compared as people
-    would read it (`normalised`). So a prompt met in training is never asked again in a test, even with other
-    punctuation, and all records with one prompt stand on one side.
+    Of a document all of the text decides; of a conversation or preference the first user message, of a choice its
+    context, compared as people would read them (`normalised`). So a prompt met in training is never asked again in a
+    test, even with other punctuation, and all records with one prompt stand on one side. Of a labelled record its texts
+    decide and not its label; a single text stands on the side on which it would stand as a document, so that
+    pre-training on the texts of a labelled file never reads those that the classifier is tested on.
     """
     if isinstance(record, Document):
         key = record.text.strip()
+    elif isinstance(record, Labelled):
+        key = "\x1e".join(text.strip() for text in record.texts)
+    elif isinstance(record, Choice):
+        key = normalised(record.context) or record.context
     else:
         prompt = first_user_message(record.messages if isinstance(record, Conversation) else record.prompt)
         key = normalised(prompt) or prompt
-    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+    return _hash(key) < share * 2**64
+
+
+def hash_order(record: Record, purpose: str = "order") -> int:
+    """A number in [0, 2^64) out of all text of `record`: sorted by it, any first part of a source is a fair sample.
+
+    Draws for one purpose say nothing about those for another, nor about what is held out.
+    Labelled files are often sorted by class; their first thousand records would be one class.
+    """
+    return _hash(f"{purpose}\x1e{record_text(record)}")
+
+
+def is_held_out_as_text(document: Document) -> bool:
+    """Whether a text from the training part of a labelled source is kept to score a language model on.
+
+    By a hash of its own: the usual one may have decided already which texts the classifier is tested on.
+    """
+    return hash_order(document, "language model") < HELD_OUT_SHARE * 2**64
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 
 def normalised(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Sources: named places that documents, conversations and preferences come from, each knowing its terms.
+"""Sources: named places that documents, conversations, preferences and labelled examples come from, with their terms.
 
 A stage's config lists `SourceConfig`s; `open_source` turns each into a `Source`, and the stage iterates
 `source.records("train")`. Nothing is read before that, and nothing is held that one pass does not need. This module
@@ -10,8 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -34,7 +33,13 @@ class ColumnsConfig:
     """Which column (key) of a row holds what. Empty: the usual names are tried."""
 
     text: str = ""
-    """Column with the text of a document. Tried: text, content, document, article."""
+    """Column with the text of a document or of a labelled example. Tried: text, content, document, article; for labelled
+    also sentence, review, sentence1, premise, question1."""
+    text_b: str = ""
+    """Column with the second text of a labelled pair. Tried: text_b, sentence2, hypothesis, question2."""
+    label: str = ""
+    """Column with the class of a labelled example: a text, a whole number or true and false. Tried: label, class,
+    category, labels."""
     messages: str = ""
     """Column with a list of messages, OpenAI form (role, content) or ShareGPT form (from, value).
     Tried: messages, conversations, conversation, dialog."""
@@ -53,6 +58,14 @@ class ColumnsConfig:
     """Column with the better reply: text, a message, messages, or an HH transcript. Tried: chosen."""
     rejected: str = ""
     """Column with the worse reply, in the same form. Tried: rejected."""
+    context: str = ""
+    """Column with what the options of a choice belong to. Tried: context, ctx, question, query, goal, premise."""
+    options: str = ""
+    """Column with the options of a choice: a list of texts, its JSON, or a mapping of texts and names. Tried: options,
+    choices, endings."""
+    answer: str = ""
+    """Column with the right option: its index from 0, its name or letter, or its text. Tried: answer, gold, label,
+    answerKey, answer_key."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +84,19 @@ class SourceConfig:
     """Split of the Hugging Face data set that is read; held-out records are taken out of it by hash."""
     revision: str = ""
     """Commit or tag of the Hugging Face data set; pin it where a run must be reproducible."""
-    kind: Literal["", "text", "conversations", "preferences"] = ""
-    """What the records are. A known source knows; for your own files and hub data sets empty means text."""
+    kind: Literal["", "text", "conversations", "preferences", "labelled", "choices"] = ""
+    """What the records are. A known source knows; for your own files and hub data sets empty means text. `text` on a
+    known labelled source gives the texts of its training part as documents, without their labels."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     """Which column holds what, for your own files and hub data sets."""
     language: Literal["", "en", "zh"] = ""
     """Language of your own records. Empty: decided for each record by its characters."""
+    heldout: str = ""
+    """Your held-out records, if you have them apart: a path beside `path`, the name of a split beside `hub`. All of
+    `path` is then trained on. Empty: one record in twenty is held out, by a hash."""
     limit: int = 0
-    """At most this many records of each split, the first ones. 0 means all."""
+    """At most this many records of each split, the first ones. Of labelled examples and choices at most so many are
+    trained on, drawn by a hash so that the classes keep their shares, and the held-out ones all stay. 0 means all."""
     weight: float = 1.0
     """How often this source is drawn from, relative to the others."""
 
@@ -129,6 +147,16 @@ KNOWN_SOURCES: dict[str, tuple[str, str]] = {
     "dpo-en": ("duihua.data.starter.llamafactory", "DpoEnglish"),
     "dpo-zh": ("duihua.data.starter.llamafactory", "DpoChinese"),
     "review-sentiment": ("duihua.data.starter.texts", "ReviewSentiment"),
+    "starter-text": ("duihua.data.labelled.starter_text", "StarterText"),
+    "mrpc": ("duihua.data.labelled.mrpc", "Mrpc"),
+    "newsgroups": ("duihua.data.labelled.newsgroups", "Newsgroups"),
+    "newsgroups-4": ("duihua.data.labelled.newsgroups", "FourNewsgroups"),
+    "reuters-r8": ("duihua.data.labelled.newsgroups", "ReutersR8"),
+    "reviews-zh": ("duihua.data.labelled.reviews", "ChineseReviews"),
+    "hellaswag": ("duihua.data.labelled.choices", "HellaSwag"),
+    "piqa": ("duihua.data.labelled.choices", "Piqa"),
+    "socialiqa": ("duihua.data.labelled.choices", "SocialIqa"),
+    "csqa": ("duihua.data.labelled.choices", "CommonsenseQa"),
     "tiny-text": ("duihua.data.tiny_source", "TinyText"),
     "tiny-chat": ("duihua.data.tiny_source", "TinyChat"),
     "tiny-preferences": ("duihua.data.tiny_source", "TinyPreferences"),
@@ -143,6 +171,8 @@ def known_sources() -> list[str]:
 
 def open_source(config: SourceConfig, data_directory: Path) -> Source:
     """The source that `config` asks for. Raises ConfigError for an impossible config, DataError where data is missing."""
+    from duihua.data.views import ApartSource, Limited, TextsOnly
+
     given = [field_name for field_name in ("name", "path", "hub") if getattr(config, field_name)]
     if len(given) != 1:
         raise ConfigError(
@@ -150,11 +180,17 @@ def open_source(config: SourceConfig, data_directory: Path) -> Source:
             where="source",
             remedy="Set one of them",
         )
+    if config.heldout and config.name:
+        raise ConfigError(
+            "a known source has its own held-out part", where=f"source {config.name}", remedy="Leave `heldout` out"
+        )
     if config.limit < 0 or config.weight < 0:
         raise ConfigError("limit and weight cannot be negative", where=f"source {getattr(config, given[0])}")
     source: Source
     if config.name:
         source = _open_known(config.name, data_directory)
+        if config.kind == "text" and source.kind == "labelled":
+            source = TextsOnly(source)
         if config.kind and config.kind != source.kind:
             raise ConfigError(
                 f"the source holds {source.kind}, not {config.kind}",
@@ -162,14 +198,31 @@ def open_source(config: SourceConfig, data_directory: Path) -> Source:
                 remedy="Leave `kind` out, or take a source of that kind from `duihua data list`",
             )
     elif config.path:
-        from duihua.data.user_files import UserFiles
-
-        source = UserFiles(config)
+        source = _open_path(config)
     else:
         from duihua.data.hub import HubSource
 
-        source = HubSource(config)
-    return _Limited(source, config.limit) if config.limit else source
+        if config.heldout:
+            apart = replace(config, hub_split=config.heldout, heldout="")
+            source = ApartSource(HubSource(config, 0.0), HubSource(apart, 0.0))
+        else:
+            source = HubSource(config)
+    return Limited(source, config.limit) if config.limit else source
+
+
+def refuse_as_text(source: Source, where: str) -> None:
+    """Raise ConfigError: `source` holds no text that may be trained on as it is. Says what to do instead."""
+    remedies: dict[Kind, str] = {
+        "labelled": "Use it in the classify stage, or set `kind: text` to read the texts of its training part",
+        "choices": "Use it in the classify stage",
+        "conversations": "Use it in the sft stage",
+        "preferences": "Use it in the reward stage",
+    }
+    raise ConfigError(
+        f"this reads text, and the source holds {source.kind}",
+        where=f"{where}, {source.name}",
+        remedy=remedies.get(source.kind, "Use another source"),
+    )
 
 
 def _open_known(name: str, data_directory: Path) -> Source:
@@ -182,20 +235,18 @@ def _open_known(name: str, data_directory: Path) -> Source:
     return source
 
 
-class _Limited:
-    """The first `limit` records of each split of another source."""
+def _open_path(config: SourceConfig) -> Source:
+    """The user's own files; a folder with the original files of MRPC, asked for as labelled, is read as such."""
+    from duihua.data.user_files import UserFiles
+    from duihua.data.views import ApartSource
 
-    def __init__(self, source: Source, limit: int) -> None:
-        self._source, self._limit = source, limit
-        self.name, self.kind, self.language = source.name, source.kind, source.language
-        self.terms = source.terms
+    if config.kind == "labelled" and not config.heldout:
+        from duihua.data.labelled.mrpc import Mrpc, holds_mrpc
 
-    @property
-    def left_out(self) -> LeftOut:
-        return self._source.left_out
-
-    def records(self, split: Split) -> Iterator[Record]:
-        return islice(self._source.records(split), self._limit)
-
-    def fingerprint(self) -> str:
-        return f"{self._source.fingerprint()}-first-{self._limit}"
+        folder = Path(config.path).expanduser()
+        if holds_mrpc(folder):
+            return Mrpc(folder.parent, folder)
+    if not config.heldout:
+        return UserFiles(config)
+    apart = replace(config, path=config.heldout, heldout="")
+    return ApartSource(UserFiles(config, 0.0), UserFiles(apart, 0.0))

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from duihua.data.columns import BadRecordError, ColumnPlan, plan_columns, to_record
-from duihua.data.records import Kind, LeftOut, Record, Split, is_held_out
+from duihua.data.columns import ColumnPlan, plan_columns, to_record
+from duihua.data.records import HELD_OUT_SHARE, BadRecordError, Kind, LeftOut, Record, Split, is_held_out
 from duihua.data.rows import TEXT_SUFFIXES, Fault, Row, form_of, read_rows
 from duihua.data.source import ColumnsConfig, SourceConfig, Terms
 from duihua.errors import ConfigError, DataError
@@ -52,9 +52,9 @@ def _hidden(relative: Path) -> bool:
 class UserFiles:
     """A source that reads the user's own files."""
 
-    def __init__(self, config: SourceConfig) -> None:
+    def __init__(self, config: SourceConfig, held_out_share: float = HELD_OUT_SHARE) -> None:
         """Raises DataError where `config.path` names nothing that can be read."""
-        self._config = config
+        self._config, self.held_out_share = config, held_out_share
         self.name = config.path
         self.kind: Kind = config.kind or "text"
         self.language = config.language or "mixed"
@@ -86,7 +86,7 @@ class UserFiles:
                 left_out.add(result.reason, result.place)
                 continue
             usable += 1
-            if is_held_out(result[0]) == (split == "heldout"):
+            if is_held_out(result[0], self.held_out_share) == (split == "heldout"):
                 yield result[0]
         if not usable:
             first = next(iter(left_out.first_place.items()), ("the files are empty", self.name))

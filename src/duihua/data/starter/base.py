@@ -35,6 +35,8 @@ class StarterSource(ABC):
     """Archives that the source reads."""
     counts: ClassVar[Counts]
     """Records of each split, counted once from the locked archives; a test holds them."""
+    in_starter: ClassVar[bool] = True
+    """Whether `duihua data get starter` fetches it."""
     held_out_share: ClassVar[float] = HELD_OUT_SHARE
     reader_version: ClassVar[int] = 1
     """Raised when the same archive gives other records than before, so that stages built on it run again."""
@@ -48,7 +50,7 @@ class StarterSource(ABC):
     def check_archives(self) -> None:
         """Raise DataError where an archive is missing."""
         for package in self.packages:
-            require_archive(package, self.data_directory)
+            require_archive(package, self.data_directory, "starter" if self.in_starter else self.name)
 
     @abstractmethod
     def read(self, left_out: LeftOut) -> Iterator[Record]:

@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from duihua.data.columns import BadRecordError, plan_columns, to_record
-from duihua.data.records import LeftOut, Record, detect_language
+from duihua.data.columns import plan_columns, to_record
+from duihua.data.records import BadRecordError, LeftOut, Record, detect_language
 from duihua.data.source import ColumnsConfig, Terms
 from duihua.data.starter.base import Counts, StarterSource
 

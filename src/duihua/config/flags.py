@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import re
 import typing
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from duihua.config.mapping import nearest
 from duihua.errors import ConfigError
@@ -23,30 +24,60 @@ T = TypeVar("T")
 def parse(cls: type[T], argv: Sequence[str], default: T | None = None, prog: str = "", description: str = "") -> T:
     """Read flags over `default` (`--steps 100`, `--optimizer.learning-rate 0.01`); `--help` prints the docstrings.
 
-    Raises ConfigError for an unknown flag (with the nearest one) or a value that does not fit.
+    A group of settings that is off by default (`lora: LoraConfig | None = None`) is switched on by its bare name (`--lora`)
+    or by a flag of it (`--lora.rank 4`). Raises ConfigError for an unknown flag (with the nearest one) or a value that
+    does not fit.
     """
     import tyro
 
     arguments = list(argv)
+    if default is not None:
+        for name, inner in optional_groups(cls).items():
+            flag = f"--{name.replace('_', '-')}"
+            if any(word == flag or word.startswith(f"{flag}.") for word in arguments):
+                arguments = [word for word in arguments if word != flag]
+                if getattr(default, name) is None:
+                    default = dataclasses.replace(default, **{name: inner()})  # type: ignore[type-var]
     wants_help = "--help" in arguments or "-h" in arguments
     complaint = io.StringIO()
     try:
         with contextlib.nullcontext() if wants_help else contextlib.redirect_stderr(complaint):
-            if default is None:
-                return tyro.cli(cls, args=arguments, prog=prog or None, description=description or None)
-            return tyro.cli(cls, args=arguments, default=default, prog=prog or None, description=description or None)
+            given: dict[str, Any] = {} if default is None else {"default": default}
+            # A group that may be absent is a set of flags or nothing, never a subcommand.
+            given |= {"prog": prog or None, "description": description or None, "config": (tyro.conf.AvoidSubcommands,)}
+            result: T = tyro.cli(cls, args=arguments, **given)
+            return result
     except SystemExit as stop:
         if wants_help or stop.code in (0, None):
             raise
         raise _as_error(cls, complaint.getvalue(), prog) from None
 
 
+def optional_groups(cls: type) -> dict[str, type]:
+    """The fields of the form `Dataclass | None` whose dataclass can be made without arguments: name -> dataclass."""
+    found: dict[str, type] = {}
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        kinds = [kind for kind in typing.get_args(hints[field.name]) if kind is not type(None)]
+        if field.default is None and len(kinds) == 1 and isinstance(kinds[0], type):
+            group: type = kinds[0]
+            if dataclasses.is_dataclass(group) and all(
+                parameter.default is not parameter.empty for parameter in inspect.signature(group).parameters.values()
+            ):
+                found[field.name] = group
+    return found
+
+
 def _flags(cls: type, prefix: str = "") -> Iterator[str]:
     """The flags of a dataclass, with those of the dataclasses inside it."""
     hints = typing.get_type_hints(cls)
+    optional = optional_groups(cls)
     for field in dataclasses.fields(cls):
         name = f"{prefix}{field.name}".replace("_", "-")
         inner = hints[field.name]
+        if field.name in optional:
+            yield f"--{name}"
+            inner = optional[field.name]
         if isinstance(inner, type) and dataclasses.is_dataclass(inner):
             yield from _flags(inner, f"{name}.")
         else:

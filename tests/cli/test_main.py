@@ -64,7 +64,7 @@ def test_help_lists_every_verb_and_every_stage_is_a_verb(capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     assert all(f"  {verb} " in shown for verb in VERBS)
     assert set(STAGES) <= set(VERBS)
-    assert {VERBS[stage][0] for stage in STAGES} == {"duihua.cli.stage"}
+    assert {VERBS[stage][0] for stage in STAGES} == {"duihua.cli.stage", "duihua.cli.classify"}
     for name, stage in STAGES.items():
         assert VERBS[name][1] == f"stage: {stage.help}"
 

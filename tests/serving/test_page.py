@@ -19,6 +19,7 @@ from duihua.serving.page_files import PAGE_DIRECTORY
 pytestmark = pytest.mark.page
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
+expect.set_options(timeout=20_000)  # how long to wait for what must come: a busy machine is no fault of the page
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -416,6 +417,9 @@ def test_a_key_is_asked_for_once(browser: Any, serve: Callable[..., Any], script
         page.get_by_role("button", name="Open").click()
         page.get_by_placeholder("Key").fill("secret")
         page.get_by_role("button", name="Open").click()
+        expect(
+            page.get_by_role("dialog")
+        ).to_be_hidden()  # what `fill` does not wait for, and a person cannot type through
         say(page, "hello")
         expect(replies(page)).to_have_text("You said: hello")
         page.reload()

@@ -81,7 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Talk to a model: in the terminal, line by line through a pipe, or with one --message.",
         epilog="Inside: " + "  ".join(names[0] for names in COMMANDS.values()),
     )
-    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle, or a Hugging Face Qwen3 directory")
+    parser.add_argument(
+        "bundle", metavar="BUNDLE", help="a bundle, or a Hugging Face directory of GPT-2, Llama or Qwen3"
+    )
     parser.add_argument("--message", metavar="TEXT", help="send this one message, print the reply, leave")
     parser.add_argument("--system", metavar="TEXT", default="", help="the system message")
     helps = field_help(SamplingSettings)

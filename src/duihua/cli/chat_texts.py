@@ -51,6 +51,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "/重来               忘掉本次对话\n"
         "/保存 文件          .jsonl 追加一行训练数据，.json 或 .md 写成新文件\n"
         "/退出               退出\n"
+        "英文命令（/help、/system、/exit 等）同样可用。\n"
         "行末的 \\ 表示下一行继续；以斜杠开头的消息写作 //文字。",
     ),
     "system_is": ("system: {text}", "系统消息：{text}"),
@@ -70,9 +71,9 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "save_where": ("Name a file: /save conversation.jsonl", "请写文件名：/保存 对话.jsonl"),
     "saved": ("Saved to {path}.", "已存入 {path}。"),
     "exists": ("{path} exists already; name another file.", "{path} 已存在，请换一个文件名。"),
-    "unknown": ("There is no command {name}; {remedy}.", "没有命令 {name}；{remedy}。"),
-    "nearest": ("did you mean {name}", "是不是 {name}"),
-    "see_help": ("/help lists them", "/帮助 列出全部命令"),
+    "unknown": ("There is no command {name}; {remedy}", "没有命令 {name}；{remedy}"),
+    "nearest": ("did you mean {name}?", "是不是 {name}？"),
+    "see_help": ("/help lists them.", "/帮助 列出全部命令。"),
     "stopped": ("stopped", "已停止"),
     "length": ("cut off at the limit", "到达上限而截断"),
     "speed": (

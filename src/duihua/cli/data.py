@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+from collections import Counter
 from collections.abc import Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from duihua import console
 from duihua.config import nearest
 from duihua.data.archives import archive_folder, fetch, locked_archives
 from duihua.data.home import data_directory
-from duihua.data.records import Conversation, Document, Preference, Record, Split
+from duihua.data.records import Choice, Conversation, Document, Kind, Labelled, Preference, Record, Split
 from duihua.data.source import KNOWN_SOURCES, ColumnsConfig, Source, SourceConfig, open_source
 from duihua.errors import ConfigError, DataError
 
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         "target", help="a known source, or your own file, folder or glob; with --hub a data set's name"
     )
     reading.add_argument("--hub", action="store_true", help="the target is a Hugging Face data set")
-    reading.add_argument("--kind", choices=["text", "conversations", "preferences"], default="", help="what it holds")
+    reading.add_argument("--kind", choices=get_args(Kind), default="", help="what it holds")
     reading.add_argument(
         "--column",
         action="append",
@@ -57,8 +58,16 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("list", parents=[common], help="known sources with kind, language, counts and licence")
     verb.set_defaults(run=_list)
     verb = verbs.add_parser("get", parents=[common], help="fetch archives by exact version and SHA-256")
-    verb.add_argument("names", nargs="+", metavar="NAME", help="`starter` for all, or names of known sources")
-    verb.add_argument("--from", dest="from_directory", metavar="DIR", default="", help="take archives from this folder")
+    verb.add_argument(
+        "names", nargs="+", metavar="NAME", help="`starter` for what the recipes use, or names of known sources"
+    )
+    verb.add_argument(
+        "--from",
+        dest="from_directory",
+        metavar="DIR",
+        default="",
+        help="take the files from this folder",
+    )
     verb.set_defaults(run=_get)
     verb = verbs.add_parser("show", parents=[common, reading], help="records, counts and terms of a source")
     verb.add_argument("--records", type=int, default=3, help="how many records of each split")
@@ -133,19 +142,26 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _get(arguments: argparse.Namespace) -> int:
     home = data_directory(arguments.data)
-    names = [name for name in KNOWN_SOURCES if _packages(name)] if "starter" in arguments.names else arguments.names
+    names = [name for name in arguments.names if name != "starter"]
+    if "starter" in arguments.names:
+        starter = (name for name in KNOWN_SOURCES if _packages(name) and _source_class(name).in_starter)
+        names = list(dict.fromkeys([*starter, *names]))
     for name in names:
         if name not in KNOWN_SOURCES:
             near = nearest(name, ["starter", *KNOWN_SOURCES])
             remedy = f"Did you mean {near}" if near else "`duihua data list` shows the names"
             raise ConfigError("no source of this name", where=name, remedy=remedy)
     packages = [package for name in names for package in _packages(name)]
-    paths = fetch(packages, home, Path(arguments.from_directory).expanduser() if arguments.from_directory else None)
+    from_directory = Path(arguments.from_directory).expanduser() if arguments.from_directory else None
+    if from_directory is not None and "mrpc" in names:
+        _source_class("mrpc").take(from_directory, home)
+    paths = fetch(packages, home, from_directory)
     sizes = {}
     for name in names:
         source = open_source(SourceConfig(name=name), home)
-        if name == "race-text":  # building it is what checks it against its hashes
-            next(iter(source.records("heldout")))
+        # building the race text is what checks it against its hashes; others are built when they are named
+        if name == "race-text" or name in arguments.names:
+            next(iter(source.records("heldout")), None)
         sizes[name] = source.kind
     locked = locked_archives()
     archives = [
@@ -205,6 +221,14 @@ def _lines(record: Record) -> list[str]:
         return [f"{message['role']}: {_short(message['content'])}" for message in record.messages[:8]] + (
             [f"... {len(record.messages) - 8} more messages"] if len(record.messages) > 8 else []
         )
+    if isinstance(record, Labelled):
+        return [f"label: {record.label}", *(f"text: {_short(text)}" for text in record.texts)]
+    if isinstance(record, Choice):
+        options = (
+            f"{'right' if index == record.answer else 'wrong'}: {_short(option)}"
+            for index, option in enumerate(record.options)
+        )
+        return [f"context: {_short(record.context)}", *options]
     assert isinstance(record, Preference)
     return [f"{message['role']}: {_short(message['content'])}" for message in record.prompt] + [
         f"chosen: {_short(record.chosen)}",
@@ -216,11 +240,17 @@ def _show(arguments: argparse.Namespace) -> int:
     source: Source = open_source(_config(arguments, arguments.target), data_directory(arguments.data))
     counts: dict[str, int] = {}
     shown: dict[str, list[Record]] = {}
+    labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     for split in SPLITS:
         records = source.records(split)
         shown[split] = list(islice(records, arguments.records))
         # a data set from the hub may have no end that one would wait for
-        counts[split] = len(shown[split]) + (0 if arguments.hub else sum(1 for _ in records))
+        rest = () if arguments.hub else records
+        counts[split] = 0
+        for record in chain(shown[split], rest):
+            counts[split] += 1
+            if isinstance(record, Labelled):
+                labels[split][record.label] += 1
     terms = dataclasses.asdict(source.terms)
     if console.json_mode():
         console.emit_json(
@@ -229,6 +259,7 @@ def _show(arguments: argparse.Namespace) -> int:
                 "kind": source.kind,
                 "language": source.language,
                 "counts": None if arguments.hub else counts,
+                "labels": None if arguments.hub or source.kind != "labelled" else labels,
                 "left_out": source.left_out.to_mapping(),
                 "terms": terms,
                 "records": {split: [dataclasses.asdict(record) for record in shown[split]] for split in SPLITS},
@@ -238,6 +269,11 @@ def _show(arguments: argparse.Namespace) -> int:
     console.say(f"{source.name}: {source.kind}, {source.language}")
     if not arguments.hub:
         console.say(f"{counts['train']:,} to train on, {counts['heldout']:,} held out")
+        if source.kind == "labelled":
+            rows = [
+                [name, *(labels[split][name] for split in SPLITS)] for name in sorted(set().union(*labels.values()))
+            ]
+            console.table("Classes", ["label", "train", "held out"], rows)
     for key, value in terms.items():
         if value:
             console.say(f"{key}: {value}")
@@ -279,6 +315,8 @@ def _check(arguments: argparse.Namespace) -> int:
         f"{report.source}: {report.records['train']:,} usable records to train on, {report.records['heldout']:,} held out, "
         f"{report.characters:,} characters; " + ", ".join(f"{name} {n:,}" for name, n in report.languages.most_common())
     )
+    if report.labels:
+        console.say("labels: " + ", ".join(f"{name} {n:,}" for name, n in report.labels.most_common()))
     _say_left_out(report.left_out.to_mapping())
     for reason, count in report.problems.most_common():
         console.say(f"\n{reason}: {count:,}")

@@ -195,9 +195,9 @@ def check_package_client() -> Finding:
 
 def check_starter_data(data: Path) -> Finding:
     """Whether the starter data has been fetched."""
-    from duihua.data.archives import find_archive, locked_archives
+    from duihua.data.archives import find_archive, starter_archives
 
-    archives = locked_archives().values()
+    archives = starter_archives().values()
     missing = [archive.package for archive in archives if find_archive(archive, data) is None]
     if not missing:
         return Finding("starter data", "ok", f"{len(archives)} archives in {data}")

@@ -29,7 +29,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "sft": ("duihua.cli.stage", "stage: teach a base model to answer in conversations"),
     "reward": ("duihua.cli.stage", "stage: train a reward model on pairs of replies"),
     "ppo": ("duihua.cli.stage", "stage: train a chat model against a reward model"),
+    "classify": ("duihua.cli.classify", "stage: teach a base model to classify texts, pairs and choices"),
     "evaluate": ("duihua.cli.stage", "stage: measure base, fine-tuned and PPO models side by side"),
+    "import": ("duihua.cli.import_", "check a Hugging Face model directory and write it as a bundle"),
+    "export": ("duihua.cli.export", "write a model for other programs: Hugging Face directory or GGUF file"),
+    "merge": ("duihua.cli.merge", "add a LoRA adapter to the weights of a model"),
     "inspect": ("duihua.cli.inspect", "show what a model consists of"),
     "doctor": ("duihua.cli.doctor", "say what is wrong with this machine and what to do"),
 }

@@ -16,7 +16,7 @@ from duihua.serving.config import ServingConfig, is_loopback
 
 DESCRIPTION = (
     "Serve the chat page and an OpenAI-compatible API. BUNDLES are model folders; the folder of a run stands for its "
-    "models base, sft and ppo, the last being the default. Ctrl-C stops it."
+    "models base, sft and ppo, the last being the default, and for its classifiers. Ctrl-C stops it."
 )
 
 
@@ -51,9 +51,12 @@ def _serve(arguments: Arguments) -> None:
     def ready(address: str, models: Models) -> None:
         cards = [model.card for model in models.all()]
         built = (PAGE_DIRECTORY / "index.html").is_file()
-        say(f"Serving {', '.join(card.name for card in cards)}.")
+        classifiers = [found.card for found in models.classifiers()]
+        say(f"Serving {', '.join([*(card.name for card in cards), *(card.name for card in classifiers)])}.")
         say(f"  Chat page   {address}" + ("" if built else "   (not built yet: python tools/build_page.py)"))
         say(f"  OpenAI API  {address}/v1" + ("   (with your key)" if arguments.api_key else ""))
+        for card in classifiers:
+            say(f"  Classifier  {card.name} ({card.task}), POST {address}/v1/classifications")
         say(f"  History     {arguments.store_place}")
         if not is_loopback(arguments.host):
             say("  Others in your network can reach it; the key is sent unencrypted unless a proxy adds https.")
@@ -65,6 +68,7 @@ def _serve(arguments: Arguments) -> None:
                     "address": address,
                     "api": f"{address}/v1",
                     "models": [card.name for card in cards],
+                    "classifiers": [card.name for card in classifiers],
                     "default_model": default.card.name if default else None,
                     "store": arguments.store_place,
                     "page_built": built,

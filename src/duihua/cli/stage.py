@@ -15,6 +15,7 @@ from typing import Any
 
 from duihua import console
 from duihua.config import build, load_yaml, override, parse, to_mapping
+from duihua.config.flags import optional_groups
 from duihua.config.mapping import suggestion
 from duihua.errors import ConfigError
 from duihua.stages import Stage, find_stage
@@ -110,13 +111,15 @@ def read_inputs(stage: Stage, given: Sequence[str]) -> dict[str, Path]:
 
 
 def shortened(config: Any) -> Any:
-    """The config with one item in each list of dataclasses: help explains the first source and not all six."""
+    """The config with one item in each list of dataclasses: help explains the first source and not all six. Groups that are
+    off by default are shown as if they were on."""
     cut = {
         field.name: value[:1]
         for field in dataclasses.fields(config)
         if isinstance(value := getattr(config, field.name), tuple) and value and dataclasses.is_dataclass(value[0])
     }
-    return dataclasses.replace(config, **cut)
+    absent = {name: group() for name, group in optional_groups(type(config)).items() if getattr(config, name) is None}
+    return dataclasses.replace(config, **cut, **absent)
 
 
 def _roles(stage: Stage) -> str:

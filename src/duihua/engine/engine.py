@@ -265,7 +265,7 @@ class Engine:
         hidden_btd = self.network.hidden(
             self._tensor(ids_bt), positions_bt=self._tensor(positions_bt), cache=cache, rows_b=rows_b
         )
-        logits_bv = self.network.head(hidden_btd[torch.arange(len(fresh), device=last_b.device), last_b])
+        logits_bv = self.network.logits(hidden_btd[torch.arange(len(fresh), device=last_b.device), last_b])
         sampler = SamplingBatch([r.row() for r in fresh], logits_bv.shape[-1], logits_bv.device)
         self._sampler = None
         self._accept(fresh, first, sampler, logits_bv)

@@ -13,7 +13,14 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
 
-from duihua.serving import api_errors, conversation_routes, metrics, openai_routes, page_files
+from duihua.serving import (
+    api_errors,
+    classification_routes,
+    conversation_routes,
+    metrics,
+    openai_routes,
+    page_files,
+)
 from duihua.serving.config import ServingConfig
 from duihua.serving.conversations import ConversationStore
 from duihua.serving.guards import LOCAL_ORIGIN, Guards
@@ -59,6 +66,7 @@ def create_app(
     app.state.services = services
     api_errors.install(app)
     app.include_router(openai_routes.router)
+    app.include_router(classification_routes.router)
     app.include_router(conversation_routes.router)
 
     @app.get("/health")

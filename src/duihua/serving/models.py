@@ -1,7 +1,8 @@
 """The models of one server: which bundles a path means, loading them in the background, finding one by name.
 
 A run's folder means all its chat models: `base` (pre-training), `sft`, `ppo`, in the order of training, the last the
-default. Loading happens in a thread, so that /health can say 503 and the page can say that it is loading.
+default; and its classifiers, which are kept apart, because they answer another route and write no text. Loading happens
+in a thread, so that /health can say 503 and the page can say that it is loading.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from duihua.errors import BundleError, DuihuaError
 from duihua.files import read_json
 from duihua.serving.api_errors import ApiError
 from duihua.serving.config import ServingConfig
+from duihua.serving.served_classifier import ServedClassifier
 from duihua.serving.served_model import EngineModel, ServedModel
 
 RUN_STAGES = {"pretrain": "base", "base": "base", "sft": "sft", "ppo": "ppo"}
@@ -41,7 +43,10 @@ def find_sources(paths: Sequence[str | Path]) -> list[ModelSource]:
             sources.append(ModelSource(RUN_STAGES.get(path.resolve().name, path.resolve().name), path))
             continue
         found = [ModelSource(name, path / stage) for stage, name in RUN_STAGES.items() if _is_policy(path / stage)]
-        found = found or [ModelSource(child.name, child) for child in sorted(_children(path)) if _is_policy(child)]
+        only_classifiers = bool(found)  # of a run, what the other folders hold besides
+        for child in sorted(_children(path)):
+            if child.name not in RUN_STAGES and (_is_classifier(child) or (not only_classifiers and _is_policy(child))):
+                found.append(ModelSource(child.name, child))
         if not found:
             problem = "holds no model" if path.is_dir() else "no such folder"
             raise BundleError(
@@ -64,6 +69,11 @@ def _is_policy(directory: Path) -> bool:
     return isinstance(architectures, list) and any(str(name).endswith("ForCausalLM") for name in architectures)
 
 
+def _is_classifier(directory: Path) -> bool:
+    """Whether a folder holds a classifier, by the file that only they have."""
+    return (directory / "config.json").is_file() and (directory / "task.json").is_file()
+
+
 def _with_distinct_names(sources: Sequence[ModelSource]) -> list[ModelSource]:
     """Two bundles of one name are told apart by their parent's, and by a number if that is not enough."""
     names = [source.name for source in sources]
@@ -80,6 +90,15 @@ def _with_distinct_names(sources: Sequence[ModelSource]) -> list[ModelSource]:
     return renamed
 
 
+def load_model(source: ModelSource, config: ServingConfig) -> ServedModel | ServedClassifier:
+    """Open a bundle: a classifier, or a chat model whose engine is started."""
+    if not _is_classifier(source.directory):
+        return load_engine_model(source, config)
+    from duihua.engine.classifier_model import ClassifierModel
+
+    return ServedClassifier(source.name, ClassifierModel.load(source.directory, config.device), config.queue)
+
+
 def load_engine_model(source: ModelSource, config: ServingConfig) -> ServedModel:
     """Open a bundle and start its engine."""
     from duihua.engine.chat_model import ChatModel
@@ -90,9 +109,10 @@ def load_engine_model(source: ModelSource, config: ServingConfig) -> ServedModel
 class Models:
     """Models by name. `start` returns at once; `state` says how loading goes."""
 
-    def __init__(self, loaders: Sequence[Callable[[], ServedModel]]) -> None:
+    def __init__(self, loaders: Sequence[Callable[[], ServedModel | ServedClassifier]]) -> None:
         self._loaders = loaders
         self._models: dict[str, ServedModel] = {}
+        self._classifiers: dict[str, ServedClassifier] = {}
         self.state: Literal["loading", "ready", "failed"] = "loading"
         self.error: DuihuaError | None = None
         self._lock = threading.Lock()
@@ -106,6 +126,9 @@ class Models:
         try:
             for load in self._loaders:
                 model = load()
+                if isinstance(model, ServedClassifier):
+                    self._classifiers[model.card.name] = model
+                    continue
                 with self._lock:
                     if self._closed:
                         model.close(0.0)
@@ -121,8 +144,12 @@ class Models:
             when_done()
 
     def all(self) -> list[ServedModel]:
-        """Those that are loaded, in order."""
+        """The chat models that are loaded, in order."""
         return list(self._models.values())
+
+    def classifiers(self) -> list[ServedClassifier]:
+        """The classifiers that are loaded, in order."""
+        return list(self._classifiers.values())
 
     @property
     def default(self) -> ServedModel | None:
@@ -134,10 +161,33 @@ class Models:
         """The model of that name; ApiError 503 while loading, 404 when there is none."""
         if self.state == "loading":
             raise ApiError(503, "The models are still loading.", code="loading")
+        if name in self._classifiers:
+            raise ApiError(
+                400,
+                "This model classifies and writes no text: POST /v1/classifications.",
+                param="model",
+                code="model_is_a_classifier",
+            )
         if name not in self._models:
             known = ", ".join(self._models)
             raise ApiError(404, f"There is no such model. Known: {known}.", param="model", code="model_not_found")
         return self._models[name]
+
+    def classifier(self, name: str) -> ServedClassifier:
+        """The classifier of that name; ApiError 503 while loading, 400 for a chat model, 404 when there is none."""
+        if self.state == "loading":
+            raise ApiError(503, "The models are still loading.", code="loading")
+        if name in self._models:
+            raise ApiError(
+                400,
+                "This model writes text and has no classes: POST /v1/chat/completions.",
+                param="model",
+                code="model_is_no_classifier",
+            )
+        if name not in self._classifiers:
+            known = ", ".join(self._classifiers) or "none"
+            raise ApiError(404, f"There is no such classifier. Known: {known}.", param="model", code="model_not_found")
+        return self._classifiers[name]
 
     def close(self, drain_seconds: float) -> None:
         """Stop every engine."""

@@ -19,6 +19,7 @@ from duihua.serving import openai_format as form
 from duihua.serving.api_errors import ApiError, error_body
 from duihua.serving.generation import Generation
 from duihua.serving.openai_schema import ChatRequest, CompletionRequest
+from duihua.serving.served_classifier import ClassifierCard
 from duihua.serving.served_model import Prompt, ServedCard, ServedModel
 from duihua.serving.services import Services, Shared
 from duihua.serving.sse import EventStream, event
@@ -30,13 +31,17 @@ CLIENT_CLOSED = 499  # nginx's number for a client that went away; only the metr
 
 @router.get("/models")
 def list_models(services: Shared) -> dict[str, Any]:
-    """Every model that is loaded."""
-    return {"object": "list", "data": [_model(model.card) for model in services.models.all()]}
+    """Every model that is loaded; a classifier says its task and classes."""
+    models = [_model(model.card) for model in services.models.all()]
+    return {"object": "list", "data": models + [_classifier(found.card) for found in services.models.classifiers()]}
 
 
 @router.get("/models/{name:path}")
 def get_model(name: str, services: Shared) -> dict[str, Any]:
     """One model."""
+    for found in services.models.classifiers():
+        if found.card.name == name:
+            return _classifier(found.card)
     return _model(services.models.get(name).card)
 
 
@@ -48,6 +53,19 @@ def _model(card: ServedCard) -> dict[str, Any]:
         "owned_by": "duihua",
         "context_length": card.context_length,
         "parameters": card.parameters,
+    }
+
+
+def _classifier(card: ClassifierCard) -> dict[str, Any]:
+    return {
+        "id": card.name,
+        "object": "model",
+        "created": card.created,
+        "owned_by": "duihua",
+        "context_length": card.context_length,
+        "parameters": card.parameters,
+        "task": card.task,
+        "classes": list(card.classes),
     }
 
 

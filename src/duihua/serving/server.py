@@ -21,7 +21,7 @@ from duihua.errors import ServingError
 from duihua.serving.app import DRAIN_SECONDS, create_app
 from duihua.serving.config import ServingConfig
 from duihua.serving.conversations import ConversationStore
-from duihua.serving.models import Models, find_sources, load_engine_model
+from duihua.serving.models import Models, find_sources, load_model
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -76,7 +76,7 @@ def serve(
     with contextlib.closing(listen(config.host, config.port)) as taken:
         address = address_of(taken, config.host)
         store = ConversationStore(config.store_url)
-        models = Models([partial(load_engine_model, source, config) for source in sources])
+        models = Models([partial(load_model, source, config) for source in sources])
         app = create_app(models, store, config)
         server = uvicorn.Server(
             uvicorn.Config(

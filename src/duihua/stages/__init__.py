@@ -79,6 +79,13 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 reward=Input(("reward",)),
             ),
             _stage(
+                "classify",
+                "teach a base model to classify texts, pairs and choices",
+                "ClassifyConfig",
+                policy=Input(("pretrain",), required=False),
+                tokenizer=Input(("tokenizer",), required=False),
+            ),
+            _stage(
                 "evaluate",
                 "measure base, fine-tuned and PPO models side by side",
                 "EvaluateConfig",

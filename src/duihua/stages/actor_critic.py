@@ -74,7 +74,7 @@ class Readings(NamedTuple):
 def _read_logits(
     decoder: Decoder, states_nd: Tensor, batch: ReplyBatch, temperature: float, entropy: bool
 ) -> tuple[Tensor, Tensor]:
-    logits_nv = decoder.head(states_nd)
+    logits_nv = decoder.logits(states_nd)
     logprobs_n = token_log_probabilities(logits_nv, batch.tokens(), temperature)
     if not entropy:
         return logprobs_n, torch.zeros_like(logprobs_n)

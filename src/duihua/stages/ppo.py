@@ -1,10 +1,11 @@
 """PPO: the policy learns to earn the reward model's score without leaving the reference (Ouyang et al. 2022, section 3.5).
 
 Four networks: the policy and the critic are trained; the reference (the SFT model that the policy starts from) and the
-reward model stand still. In each iteration the policy answers prompts; every token earns -beta log(pi / pi_ref), the last
-one the reply's score on top (Ziegler et al. 2019, eq. 2); advantages come from GAE (Schulman et al. 2016, eq. 16) and are
-whitened over the rollout; then a few epochs of the clipped objective (Schulman et al. 2017, eq. 7) and of the clipped
-value error move policy and critic. `rollout.py` holds the first half, `Loss` below the second; the loop is the one Trainer.
+reward model stand still, and with LoRA lend the other two their weights. In each iteration the policy answers prompts;
+every token earns -beta log(pi / pi_ref), the last one the reply's score on top (Ziegler et al. 2019, eq. 2); advantages
+come from GAE (Schulman et al. 2016, eq. 16) and are whitened over the rollout; then a few epochs of the clipped objective
+(Schulman et al. 2017, eq. 7) and of the clipped value error move policy and critic. `rollout.py` holds the first half,
+`Loss` below the second; the loop is the one Trainer.
 
 The bundle holds the policy alone. The critic lives in the checkpoints.
 """
@@ -25,18 +26,21 @@ from duihua.data.records import LeftOut, Split
 from duihua.data.source import Source
 from duihua.errors import BundleError, ConfigError, DataError
 from duihua.models.bundle import Bundle, ModelCard, load_bundle, merge_terms, save_bundle
+from duihua.nn.lora import add_lora, twin
 from duihua.stages.actor_critic import ActorCritic, Critic, ReplyBatch, freeze, switch_off_dropout
 from duihua.stages.comparison import Comparison, compare
 from duihua.stages.configs.ppo import PPOConfig
 from duihua.stages.context import StageContext, StageResult
+from duihua.stages.low_rank import finish_lora
 from duihua.stages.ppo_math import policy_loss, value_loss
 from duihua.stages.pretrain import source_terms
 from duihua.stages.prompts import draw_exchanges, exchange_order, make_prompt, open_sources
-from duihua.stages.replies import Prompt, compute_dtype, engine_sampler
+from duihua.stages.replies import Prompt, engine_sampler
 from duihua.stages.rollout import ROLLOUT_METRICS, Rollout
 from duihua.stages.scoring import Rule, reward_scorer, rule_scorer
 from duihua.text.chat_template import ChatTemplate
 from duihua.training.config import ScheduleConfig
+from duihua.training.precision import compute_dtype
 from duihua.training.trainer import Batch, LossParts, Trainer
 
 FEWEST_PROMPTS = 4
@@ -88,7 +92,8 @@ def run(config: PPOConfig, context: StageContext, reward: Rule | None = None, go
     if context.threads:
         torch.set_num_threads(context.threads)
     dtype = compute_dtype(config.trainer.precision, context.device)
-    policy, reference = (load_bundle(context.input("policy"), context.device) for _ in range(2))
+    policy = load_bundle(context.input("policy"), context.device)
+    reference = twin(policy.policy) if config.lora else load_bundle(policy.directory, context.device).policy
     judge = None if reward is not None else load_bundle(context.input("reward"), context.device)
     check_inputs(config, policy, judge)
     scorer = reward_scorer(judge, dtype=dtype) if judge else rule_scorer(_given(reward), policy.tokenizer)
@@ -103,15 +108,17 @@ def run(config: PPOConfig, context: StageContext, reward: Rule | None = None, go
         f"left out {json.dumps(dict(left_out.counts), ensure_ascii=False)}"
     )
 
+    if config.lora:
+        add_lora(policy.policy, config.lora, context.seed)
     network = ActorCritic(policy.policy, make_critic(config, context, judge))
-    freeze(reference.policy)
+    freeze(reference)
     if judge:
         freeze(judge.reward)
-    switch_off_dropout(network, reference.policy, *([judge.reward] if judge else []))
+    switch_off_dropout(network, reference, *([judge.reward] if judge else []))
     network.to(context.device)
     rollout = Rollout(
         network,
-        reference.policy,
+        reference,
         scorer,
         engine_sampler(
             policy.policy,
@@ -143,8 +150,12 @@ def run(config: PPOConfig, context: StageContext, reward: Rule | None = None, go
         label="ppo",
     ).run()
 
+    own_terms = merge_terms(judge.terms if judge else [], source_terms(sources))
+    adapted = (
+        finish_lora(policy.policy, config.lora, policy, context.directory, "ppo", own_terms) if config.lora else {}
+    )
     compared = compare(
-        reference.policy,
+        reference,
         policy.policy,
         scorer,
         heldout,
@@ -154,8 +165,9 @@ def run(config: PPOConfig, context: StageContext, reward: Rule | None = None, go
         kl_coefficient=rollout.controller.coefficient,
         dtype=dtype,
     )
-    terms = merge_terms(policy.terms, judge.terms if judge else [], source_terms(sources))
+    terms = merge_terms(policy.terms, own_terms)
     metrics: dict[str, Any] = {
+        **adapted,
         "steps": trained.steps,
         "iterations": rollout.iteration,
         "rollouts_given_up": rollout.given_up,
@@ -218,13 +230,21 @@ def check_inputs(config: PPOConfig, policy: Bundle, judge: Bundle | None) -> Non
 
 
 def make_critic(config: PPOConfig, context: StageContext, judge: Bundle | None) -> Critic | None:
-    """A critic of its own: a second copy of the reward model, normalised alike. None where it shares the policy's trunk."""
+    """A critic of its own: a second copy of the reward model, normalised alike. None where it shares the policy's trunk.
+
+    With LoRA it is the reward model's own weights with adapters beside them and a head of its own.
+    """
     if config.critic == "shared":
         return None
     assert judge is not None
-    copy = load_bundle(judge.directory, context.device)
-    known = copy.normalisation
-    return Critic(copy.reward, known.mean if known else 0.0, known.standard_deviation if known else 1.0)
+    if config.lora:
+        critic = twin(judge.reward)
+        add_lora(critic, config.lora, context.seed + 1)
+        critic.score.weight = nn.Parameter(judge.reward.score.weight.detach().clone())
+    else:
+        critic = load_bundle(judge.directory, context.device).reward
+    known = judge.normalisation
+    return Critic(critic, known.mean if known else 0.0, known.standard_deviation if known else 1.0)
 
 
 def choose_prompts(

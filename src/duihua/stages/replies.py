@@ -61,14 +61,6 @@ def truncate_at_stop(ids: Sequence[int], stop_ids: Sequence[int], limit: int) ->
     return list(ids[:limit]), False
 
 
-def compute_dtype(precision: str, device: str) -> torch.dtype | None:
-    """The type of the matrix products for a TrainerConfig.precision, None for fp32: the Trainer's own rule, so that
-    sampler, scorer and trainer compute alike."""
-    cuda = torch.device(device).type == "cuda"
-    wanted = precision == "bf16" or (precision == "auto" and cuda and torch.cuda.is_bf16_supported())
-    return torch.bfloat16 if wanted else None
-
-
 def engine_sampler(
     policy: Decoder,
     tokenizer: Tokenizer,

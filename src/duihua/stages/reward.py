@@ -24,15 +24,17 @@ from duihua.evaluation.intervals import wilson
 from duihua.files import sha256_file, sha256_json
 from duihua.models.bundle import ModelCard, Normalisation, load_bundle, merge_terms, save_bundle
 from duihua.models.heads import ScoredDecoder
+from duihua.nn.lora import add_lora, merge_lora
 from duihua.stages.configs.reward import RewardConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.pretrain import source_terms
 from duihua.stages.prompts import encode_pair_side, open_sources
-from duihua.stages.replies import compute_dtype, engine_sampler
+from duihua.stages.replies import engine_sampler
 from duihua.stages.reward_pairs import KINDS, Pair, PairBatches, PairData, PairMaker
 from duihua.stages.reward_probes import probe
 from duihua.stages.scoring import end_scores, score_rows
 from duihua.text.chat_template import ChatTemplate
+from duihua.training.precision import compute_dtype
 from duihua.training.trainer import Batch, LossParts, Trainer
 
 DESCRIPTIONS = {
@@ -112,6 +114,8 @@ def run(config: RewardConfig, context: StageContext) -> StageResult:
     decoder = policy.policy
     decoder.head.weight = decoder.embedding.weight  # the token head is never read again: store and step one matrix less
     network = ScoredDecoder(decoder).initialise_score(context.seed)
+    if config.lora:
+        add_lora(decoder, config.lora, context.seed)  # the score stays trainable
     batches = PairBatches(
         data.train, config.batch_pairs, config.micro_batch_pairs, policy.tokenizer.pad_id, context.seed
     )
@@ -128,6 +132,7 @@ def run(config: RewardConfig, context: StageContext) -> StageResult:
         seed=context.seed,
         label="reward",
     ).run()
+    merge_lora(network)
     network.eval()
 
     def scores_of(rows: Sequence[Sequence[int]]) -> Tensor:

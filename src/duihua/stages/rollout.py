@@ -62,7 +62,7 @@ ROLLOUT_METRICS = (
 """What is logged of each rollout. score: the reward model's, normalised; reward: what PPO maximises, the score after the
 missing-end penalty less the KL penalty; kl: nats a reply; gold_score: not a number where no gold reward is known."""
 
-AGREEMENT = {torch.float32: 2e-3, torch.bfloat16: 0.3}
+AGREEMENT = {torch.float32: 2e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 """Largest difference (nats a token) between the sampler's and the trainer's log-probability that rounding explains."""
 
 

@@ -25,10 +25,11 @@ from duihua.errors import ConfigError
 from duihua.evaluation.accuracy import TokenAccuracy, token_accuracy
 from duihua.models.bundle import ModelCard, load_bundle, merge_terms, save_bundle
 from duihua.models.decoder import Decoder, parameter_count
-from duihua.nn.losses import cross_entropy_sum
+from duihua.nn.lora import add_lora
 from duihua.stages.configs.sft import SFTConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.held_out import answerable, chat_prompts, conversations, held_out_conversations, replies
+from duihua.stages.low_rank import finish_lora
 from duihua.stages.pretrain import source_terms
 from duihua.stages.prompts import open_sources
 from duihua.text.chat_template import ChatTemplate
@@ -42,7 +43,7 @@ def sft_loss(network: nn.Module, batch: Batch) -> LossParts:
     """
     assert isinstance(network, Decoder)
     hidden_btd = network.hidden(batch["token_ids"], positions_bt=batch["positions"], segments_bt=batch["segments"])
-    total, _ = cross_entropy_sum(hidden_btd, network.head.weight, batch["targets"], batch["weights"])
+    total, _ = network.next_token_losses(hidden_btd, batch["targets"], batch["weights"])
     return LossParts(total, float(batch["weights"].sum()))
 
 
@@ -91,8 +92,11 @@ def run(config: SFTConfig, context: StageContext) -> StageResult:
         f"{batches.rows * length:,} tokens, an epoch is {batches.rows_an_epoch:,} rows of {length}"
     )
     prompts = sample_prompts(held_out, config.samples, template, network.config.context, config.reply_tokens)
+    terms = source_terms(sources)
     before = token_accuracy(network, examples, device=context.device)
     replies_before = greedy_replies(network, template, prompts, config.reply_tokens)
+    if config.lora is not None:
+        add_lora(network, config.lora, context.seed)
     trainer = Trainer(
         network,
         sft_loss,
@@ -108,11 +112,12 @@ def run(config: SFTConfig, context: StageContext) -> StageResult:
         label="sft",
     )
     trained = trainer.run()
+    adapted = finish_lora(network, config.lora, bundle, context.directory, "sft", terms) if config.lora else {}
     after = token_accuracy(network, examples, device=context.device)
     replies_after = greedy_replies(network, template, prompts, config.reply_tokens)
-    terms = source_terms(sources)
     metrics: dict[str, Any] = {
         "parameters": parameter_count(network),
+        **adapted,
         "steps": trained.steps,
         "tokens": trained.tokens,
         "loss": trained.loss,

@@ -17,7 +17,7 @@ from typing import Any
 
 from duihua import console
 from duihua.data.records import Split, record_text
-from duihua.data.source import Source, SourceConfig, open_source
+from duihua.data.source import Source, SourceConfig, open_source, refuse_as_text
 from duihua.errors import DataError
 from duihua.stages.configs.tokenizer import TokenizerConfig
 from duihua.stages.context import StageContext, StageResult
@@ -38,6 +38,9 @@ def run(config: TokenizerConfig, context: StageContext) -> StageResult:
     if not config.sources:
         raise DataError("no sources", where="tokenizer.sources", remedy="Name at least one")
     sources = [open_source(source, context.data_directory) for source in config.sources]
+    for source in sources:
+        if source.kind in ("labelled", "choices"):  # what tests a classifier must not shape its vocabulary
+            refuse_as_text(source, "tokenizer.sources")
     sample = draw_sample(sources, config.sources, "train", config.megabytes, config.read_megabytes)
     sample_bytes = {language: _size(texts) for language, texts in sample.items()}
     if not any(sample_bytes.values()):

@@ -10,6 +10,7 @@ from typing import Literal
 
 from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError
+from duihua.nn.lora_config import LoraConfig
 from duihua.training.config import OptimizerConfig, TrainerConfig
 
 
@@ -83,6 +84,9 @@ class PPOConfig:
     """Replies sampled at a time."""
     samples: int = 8
     """Held-out prompts whose replies before and after are shown."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters instead of all weights, in the policy and in a critic of its own. Policy and reference then
+    share one set of weights, and critic and reward model another, so that two networks are in memory instead of four."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(kind="adamw", learning_rate=2e-4, beta1=0.9, beta2=0.999, epsilon=1e-5)
     )
@@ -114,6 +118,12 @@ class PPOConfig:
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"must be between 0 and 1, found {getattr(self, name)}", where=name)
+        if self.lora is not None and self.lora.dropout:
+            raise ConfigError(
+                f"PPO compares two forwards of the same weights, found a dropout of {self.lora.dropout}",
+                where="lora.dropout",
+                remedy="Set it to 0",
+            )
         if self.rollout_prompts % self.minibatches:
             raise ConfigError(
                 f"{self.rollout_prompts} replies cannot be cut into {self.minibatches} equal minibatches",

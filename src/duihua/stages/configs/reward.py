@@ -7,6 +7,7 @@ from typing import Literal
 
 from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError
+from duihua.nn.lora_config import LoraConfig
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
 
 
@@ -66,6 +67,9 @@ class RewardConfig:
     """Replies of the reference policy over which the reward is brought to mean 0 and standard deviation 1."""
     verification_samples: int = 192
     """Other replies of the reference policy on which the normalisation is checked."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters beside the frozen model instead of all its weights; the score is always trained. None for all
+    weights."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(kind="adamw", learning_rate=3e-4, beta1=0.9, beta2=0.95, epsilon=1e-5)
     )

@@ -7,6 +7,7 @@ from typing import Literal
 
 from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError
+from duihua.nn.lora_config import LoraConfig
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
 
 
@@ -40,6 +41,8 @@ class SFTConfig:
     """Held-out prompts whose replies before and after are kept in the result."""
     reply_tokens: int = 48
     """Most tokens of such a reply."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters beside the frozen model instead of all its weights; None for all weights."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
             kind="muon",

@@ -1,0 +1,162 @@
+"""Classifier bundles: a policy bundle with two more files.
+
+    config.json  model.safetensors  tokenizer.json  ...     the trunk, a language model like any other
+    task_head.safetensors                                   W_y and the embeddings of the three task tokens
+    task.json                                               which task, which classes, how long a sequence may be
+
+Why two files beside a bundle and not a Hugging Face class: no such class has the sum over two orders or task tokens that
+no text can write, and a directory that claimed one would be read wrongly without a word. The trunk stays what other
+programs can read. task.json is written last, so that half a classifier is never read as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from duihua.errors import BundleError, DuihuaError
+from duihua.files import read_json, write_atomic, write_json
+from duihua.models.bundle import ModelCard, load_bundle, save_bundle
+from duihua.models.classifier import Classifier
+from duihua.text.task_inputs import TASKS, Task, TaskInputs
+from duihua.text.tokenizer import Tokenizer
+
+TASK_FILE, HEAD_FILE = "task.json", "task_head.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What a classifier was trained for.
+
+    classes: names in the order of the logits; empty for multiple choice, whose options differ from example to example.
+    length: most tokens of a sequence. dropout: on the extract vector in training.
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+    length: int
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class TaskBundle:
+    """A loaded classifier. terms: of the data that it was made from."""
+
+    classifier: Classifier
+    tokenizer: Tokenizer
+    inputs: TaskInputs
+    settings: TaskSettings
+    directory: Path
+    terms: list[dict[str, str]]
+
+
+def is_task_bundle(directory: str | Path) -> bool:
+    """Whether the directory holds a classifier."""
+    return (Path(directory) / TASK_FILE).is_file() and (Path(directory) / "config.json").is_file()
+
+
+def save_task_bundle(
+    directory: Path, classifier: Classifier, tokenizer: Tokenizer, card: ModelCard, settings: TaskSettings
+) -> None:
+    """Write the trunk as a policy bundle, then the head, then task.json. Raises BundleError where it cannot."""
+    directory = Path(directory)
+    (directory / TASK_FILE).unlink(missing_ok=True)
+    save_bundle(directory, classifier.decoder, tokenizer, card)
+    write_atomic(directory / HEAD_FILE, save({name: w.contiguous() for name, w in _head(classifier).items()}))
+    write_json(
+        directory / TASK_FILE,
+        {
+            "format": FORMAT,
+            "task": settings.task,
+            "classes": list(settings.classes),
+            "length": settings.length,
+            "dropout": settings.dropout,
+        },
+    )
+
+
+def load_task_bundle(directory: str | Path, device: str = "cpu") -> TaskBundle:
+    """Read what `save_task_bundle` wrote. Raises BundleError for a bundle that has no classifier or a broken one."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise BundleError("no such directory", where=str(directory), remedy="Name the folder of a classifier")
+    if not (directory / TASK_FILE).is_file():
+        raise BundleError(
+            f"holds no classifier (there is no {TASK_FILE})",
+            where=str(directory),
+            remedy=f"Train one from it: duihua classify --input policy={directory} --output DIR",
+        )
+    settings = _read_settings(directory / TASK_FILE)
+    bundle = load_bundle(directory, device)
+    classifier = Classifier(bundle.policy, settings.task, len(settings.classes), settings.dropout)
+    _fill(classifier, directory / HEAD_FILE)
+    inputs = TaskInputs(bundle.tokenizer, bundle.config.vocabulary_size, settings.task, settings.length)
+    return TaskBundle(
+        classifier.to(device).eval(), bundle.tokenizer, inputs, settings, directory, [dict(t) for t in bundle.terms]
+    )
+
+
+def _head(classifier: Classifier) -> dict[str, Tensor]:
+    """The classifier's own tensors: all but the decoder's."""
+    return {
+        name: weight.detach().cpu() for name, weight in classifier.named_parameters() if not name.startswith("decoder.")
+    }
+
+
+def _read_settings(path: Path) -> TaskSettings:
+    try:
+        stored = read_json(path)
+    except DuihuaError as error:
+        raise BundleError(error.problem, where=error.where, remedy=error.remedy) from error
+    if not isinstance(stored, Mapping) or stored.get("format") != FORMAT:
+        found = stored.get("format") if isinstance(stored, Mapping) else stored
+        raise BundleError(
+            f"format {found!r}, and this duihua reads {FORMAT}",
+            where=str(path),
+            remedy="Use the duihua that wrote it, or train the classifier again",
+        )
+    task, classes, length, dropout = (stored.get(key) for key in ("task", "classes", "length", "dropout"))
+    right = (
+        task in TASKS
+        and isinstance(classes, list)
+        and all(isinstance(name, str) for name in classes)
+        and (len(classes) >= 2 or task == "multiple_choice")
+        and isinstance(length, int)
+        and isinstance(dropout, int | float)
+    )
+    if not right:
+        raise BundleError("is not a description of a task", where=str(path), remedy="Train the classifier again")
+    return TaskSettings(_as_task(task), tuple(classes or ()), int(length or 0), float(dropout or 0.0))
+
+
+def _as_task(value: Any) -> Task:
+    return next(task for task in TASKS if task == value)
+
+
+def _fill(classifier: Classifier, path: Path) -> None:
+    """Put the stored head in place. Raises BundleError naming every tensor that is missing or does not fit."""
+    try:
+        stored = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"cannot be read: {error}", where=str(path), remedy="Train the classifier again") from error
+    expected = {name: tuple(weight.shape) for name, weight in _head(classifier).items()}
+    found = {name: tuple(weight.shape) for name, weight in stored.items()}
+    wrong = [
+        f"{name} (expected {expected.get(name, 'none')}, found {found.get(name, 'none')})"
+        for name in sorted({*expected, *found})
+        if expected.get(name) != found.get(name)
+    ]
+    if wrong:
+        raise BundleError(
+            f"does not fit config.json and task.json: {', '.join(wrong)}",
+            where=str(path),
+            remedy="Copy all files from the same place",
+        )
+    classifier.load_state_dict(stored, strict=False)

@@ -1,0 +1,42 @@
+"""A classifier's scores as tables on the console: the majority baseline beside each, the mean over seeds where there are
+several, and which class is taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from duihua import console
+
+MOST_CLASSES = 20
+"""Classes that a confusion table on the console has; a larger one stands in result.json alone."""
+
+
+def show(metrics: Mapping[str, Any]) -> None:
+    """Print the scores of the stage's result."""
+    names = {"accuracy": "accuracy", "macro_f1": "F1, macro", "f1": f"F1 of {metrics['positive']!r}", "matthews": "MCC"}
+    if metrics["task"] == "multiple_choice":  # the places of options have no sense of their own
+        names = {"accuracy": "accuracy"}
+    over = metrics["over_seeds"]
+    columns = ["held-out", "value", "low", "high", "majority"]
+    if over is not None:
+        columns += [f"mean of {len(metrics['seeds'])} seeds", "low", "high"]
+    rows = []
+    for name, text in names.items():
+        value = metrics[name]
+        if value is None:
+            continue
+        interval = [value["low"], value["high"]] if isinstance(value, Mapping) else [None, None]
+        row = [text, _number(value), *interval, _number(metrics["baseline"][name])]
+        if over is not None and over[name] is not None:
+            row += [over[name]["value"], over[name]["low"], over[name]["high"]]
+        rows.append(row)
+    console.table("classify: the kept classifier on the held-out part", columns, rows)
+    labels, counts = metrics["confusion"]["labels"], metrics["confusion"]["counts"]
+    if metrics["task"] != "multiple_choice" and len(labels) <= MOST_CLASSES:
+        table = [[label, *row] for label, row in zip(labels, counts, strict=True)]
+        console.table("classify: true class (rows), predicted class (columns)", ["", *labels], table)
+
+
+def _number(value: Any) -> float:
+    return float(value["value"] if isinstance(value, Mapping) else value)

@@ -1,0 +1,50 @@
+"""Pre-training in the shape of a preset gives a bundle of that family."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from duihua.data.source import SourceConfig
+from duihua.models.bundle import load_bundle
+from duihua.stages.configs.pretrain import PretrainConfig, ShapeConfig
+from duihua.stages.context import StageContext
+from duihua.stages.pretrain import run
+from duihua.text.tokenizer import Tokenizer
+from duihua.training.config import OptimizerConfig, TrainerConfig
+
+
+@pytest.mark.parametrize(("name", "family"), [("gpt1", "openai-gpt"), ("gpt2", "gpt2"), ("fast", "duihua")])
+def test_a_preset_is_trained_and_saved_as_its_family(name: str, family: str, tmp_path: Path) -> None:
+    Tokenizer.train(["the cat and the dog sing and run"] * 3, 264).save(tmp_path / "tokenizer")
+    small = ShapeConfig(
+        preset=name, width=32, layers=2, heads=2, key_value_heads=2, head_width=16, feed_forward_width=128
+    )
+    config = PretrainConfig(
+        sources=(SourceConfig(name="tiny-text"),),
+        shape=small,
+        length=32,
+        rows=4,
+        steps=20,
+        optimizer=OptimizerConfig(kind="adamw", learning_rate=5e-3),
+        trainer=TrainerConfig(log_every=1, checkpoint_seconds=1e9),
+    )
+    context = StageContext(
+        directory=tmp_path / "pretrain",
+        inputs={"tokenizer": tmp_path / "tokenizer"},
+        data_directory=tmp_path / "data",
+        device="cpu",
+        seed=1,
+        threads=1,
+    )
+    result = run(config, context)
+    assert json.loads((tmp_path / "pretrain" / "config.json").read_text())["model_type"] == family
+    found = load_bundle(tmp_path / "pretrain")
+    assert found.config == small.decoder(found.tokenizer.vocabulary_size, 32)
+    first = json.loads((tmp_path / "pretrain" / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    assert first == pytest.approx(math.log(264), abs=0.3)
+    assert result.metrics["loss"] < first - 0.3
+    assert not found.policy.gradient_checkpointing

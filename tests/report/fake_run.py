@@ -74,7 +74,7 @@ def build_fake_run(
             text = "".join(json.dumps(row) + "\n" for row in rows)
             (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
         if kind not in ("tokenizer", "evaluate"):
-            (folder / "model.safetensors").write_bytes(bytes(150_000))
+            (folder / "model.safetensors").write_bytes(_weights(37_450))
         entries.append(
             {
                 "name": kind,
@@ -107,6 +107,14 @@ def build_fake_run(
     return directory
 
 
+def _weights(count: int) -> bytes:
+    """A safetensors file of `count` float32 zeros: eight bytes of length, the header, the numbers."""
+    header = json.dumps(
+        {"__metadata__": {"format": "pt"}, "w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}
+    )
+    return len(header).to_bytes(8, "little") + header.encode() + bytes(4 * count)
+
+
 def _write(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
 
@@ -136,7 +144,7 @@ def _pretrain(hostile: str) -> dict[str, Any]:
                      "warmup_tokens": 40960, "decay_share": 0.4},
         "expected": {"first_loss": math.log(8192), "bits_per_byte": [1.85, 2.0]},
         "skipped_steps": 0,
-        "left_out": {"encyclopaedia": {"total": 12, "reasons": {"duplicate": {"count": 12, "first": "articles.jsonl:881"}}},
+        "left_out": {"encyclopaedia": {"total": 12, "reasons": {"bytes that are not UTF-8": {"count": 12, "first": "articles.jsonl:881"}}},
                      "law": {"total": 0, "reasons": {}}},
         "heldout_bytes": 740_112,
         "terms": [TERMS["encyclopaedia"], TERMS["law"]],
@@ -153,7 +161,7 @@ def _sft(hostile: str) -> dict[str, Any]:
         "heldout_token_accuracy": {"value": 0.561, "low": 0.548, "high": 0.574, "n": 5620},
         "sources": [
             {"name": "small-talk" + hostile, "language": "en", "conversations": 4210, "tokens": 151_202,
-             "left_out": {"empty message": 3, "longer than the context": 41}},
+             "left_out": {"empty message": 3, "last turns cut off, longer than a row": 41}},
             {"name": "tutor", "language": "zh", "conversations": 3108, "tokens": 251_129, "left_out": {}},
         ],
         "seconds": 84.0,
@@ -177,6 +185,9 @@ def _reward(hostile: str) -> dict[str, Any]:
         "probes": {"word_salad": {"value": 0.91, "low": 0.86, "high": 0.94, "n": 200, "description": "words in random order"},
                    "longer": {"value": 0.63, "low": 0.56, "high": 0.69, "n": 200, "description": "the reply twice"}},
         "normalisation": {"mean": 0.214, "std": 1.381},
+        "left_out": {"train": {"total": 9, "reasons": {"prompt met before": {"count": 9, "first": "small-talk"}}},
+                     "heldout": {"total": 4, "reasons": {"prompt met before": {"count": 4, "first": "tutor"}}}},
+        "cut": {"train": {"total": 290, "reasons": {"human pair cut to 128 tokens": {"count": 290, "first": "dpo-en"}}}},
         "calibration_error": 0.041,
         "length_correlation": 0.12,
         "seconds": 40.5,
@@ -238,7 +249,7 @@ def _evaluate(hostile: str) -> dict[str, Any]:
             "ppo": {"value": 7.9, "signature": "nrefs:1|tok:flores101", "per_language": {"zh": {"value": 9.1, "signature": "tok:zh"}}},
         },
         "chrf_by_stage": {"sft": {"value": 18.2, "signature": "nrefs:1|nc:6|nw:0"}},
-        "greetings_by_stage": {"sft": {"en": [18, 20], "zh": [18, 20]}, "ppo": {"en": [17, 20], "zh": [19, 20]}},
+        "greetings_by_stage": {"sft": {"en": [18, 20], "zh": [18, 20]}, "ppo": {"en": [18, 20], "zh": [19, 20]}},
         "greetings": {"en": greetings("en"), "zh": greetings("zh")},
         "repetition_rate": {"base": 0.213, "sft": 0.061, "ppo": 0.048},
         "reward": {"sft": 0.08, "ppo": 0.61},
@@ -250,7 +261,9 @@ def _evaluate(hostile: str) -> dict[str, Any]:
             {"language": "zh", "prompt": "你好，请介绍一下你自己。",
              "base": "第三条 国家机关应当依照本法规定，加强对有关工作的监督管理，保障当事人的合法权益。", "sft": "你好，我是一个机器人。",
              "ppo": "你好！我是一个聊天机器人，很高兴认识你。"},
-            {"language": "en", "prompt": "Tell me something about the moon.", "base": "", "sft": "The moon is a planet.",
+            {"language": "en", "prompt": "Hi\n→ Hello\nTell me something about the moon.",
+             "messages": [{"role": "user", "content": "Hi" + hostile}, {"role": "assistant", "content": "Hello"},
+                          {"role": "user", "content": "Tell me something about the moon."}], "base": "", "sft": "The moon is a planet.",
              "ppo": "The moon goes around the earth."},
         ],
         "seconds": 48.0,

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import runpy
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -176,3 +177,57 @@ def test_bundle_size_and_moved_run(tmp_path: Path) -> None:
         entry["directory"] = str(tmp_path / "elsewhere" / entry["directory"])
     (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
     assert "146 KiB" in written(run)
+
+
+def text_of(html: str, section: str) -> str:
+    """The English text of a section, tags removed."""
+    body = html[html.index(f'<section id="{section}"') :].split("</section>", maxsplit=1)[0]
+    body = re.sub(r'<span class="zh".*?</span>', "", body)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", body)))
+
+
+def test_several_turns_say_who_speaks_and_one_turn_does_not(tmp_path: Path) -> None:
+    html = written(build_fake_run(tmp_path))
+    shown = text_of(html, "samples")
+    assert "User Hi Assistant Hello User Tell me something about the moon. Base" in shown
+    assert "→" not in shown
+    assert shown.count("User") == 2
+    assert "用户" in html and "助手" in html
+
+
+def test_source_shows_its_terms_its_amount_and_the_stages_that_used_it(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path)
+    shown = text_of(written(run), "data")
+    assert "small-talk English · Chinese · 9.12k records · 4.21k conversations" in shown
+    assert "Licence: BSD-3-Clause. the corpus' contributors" in shown
+    assert "Used by: Supervised fine-tuning · Reward model" in shown
+    assert "encyclopaedia English · 41.2k records Licence" in shown  # a corpus of two sources states no amount of one
+
+
+def test_reasons_are_added_up_named_by_split_and_translated(tmp_path: Path) -> None:
+    html = written(build_fake_run(tmp_path))
+    shown = text_of(html, "data")
+    assert "prompt met before training part 9 · held-out part 4 · first met at small-talk 13" in shown
+    assert "What was shortened, but used" in shown and "290" in shown
+    for chinese in ("提示先前已出现", "训练部分", "留出部分", "含有不是 UTF-8 的字节", "人工偏好对截短到 128 个词元"):
+        assert chinese in html
+    assert "heldout" not in shown.split("What was left out")[1]
+
+
+def test_time_table_takes_what_a_result_leaves_out_from_metrics_and_weights(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path)
+    shown = text_of(written(run), "cost")
+    assert "Reward model 40 s 160 steps" in shown and "37.5k 146 KiB" in shown
+    assert "180k tokens" in shown  # the last row of PPO's metrics
+    (run / "reward" / "model.safetensors").write_bytes(b"\xff" * 2000)  # a broken header counts nothing
+    assert "146 KiB" in text_of(written(run), "cost") and "2 KiB" not in text_of(written(run), "cost").split("PPO")[1]
+
+
+def test_repetition_rates_have_one_form(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path)
+    path = run / "evaluate" / "result.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored["metrics"]["repetition_rate"] = {"base": 0.0, "sft": 0.0006880928, "ppo": 0.00046}
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    shown = text_of(written(run), "replies")
+    assert all(value in shown for value in ("0.0000", "0.0007", "0.0005")) and "e−" not in shown

@@ -70,6 +70,22 @@ def test_no_width_scrolls_the_page_and_nothing_is_requested_or_run(
     context.close()
 
 
+@pytest.mark.parametrize(("width", "locale"), [(1280, "en-US"), (390, "en-US"), (390, "zh-CN")])
+def test_every_table_of_an_ordinary_run_fits_its_box(browser: Browser, tmp_path: Path, width: int, locale: str) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800}, locale=locale)
+    page = context.new_page()
+    page.goto(write_report(build_fake_run(tmp_path)).as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    cut_off = """[...document.querySelectorAll('.scroll, .command')].filter(box => box.scrollWidth > box.clientWidth)
+                 .map(box => box.closest('section').id)"""
+    assert page.evaluate(cut_off) == []
+    # One that cannot fit is seen by the same measure, and has the shadow that says so.
+    page.evaluate("document.querySelector('#cost table').style.width = '3000px'")
+    assert page.evaluate(cut_off) == ["cost"]
+    assert "scroll" in page.evaluate("getComputedStyle(document.querySelector('#cost .scroll')).backgroundAttachment")
+    context.close()
+
+
 def test_without_scripts_the_page_reads_in_english(browser: Browser, report: str) -> None:
     context = browser.new_context(java_script_enabled=False, locale="zh-CN")
     page = context.new_page()

@@ -113,8 +113,10 @@ def test_a_wrong_setting_is_refused_with_its_text(setting: str, message: str) ->
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_recipes_of_the_project_are_right_and_hold_every_stage(path: Path) -> None:
+def test_the_recipes_of_the_project_are_right_and_hold_every_stage_of_the_road(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
-    assert [stage.name for stage in recipe.stages] == list(STAGES)
+    road = [name for name in STAGES if name != "classify"]  # which stands beside the road
+    whole = road if path.stem in ("quickstart", "tiny") else ["tokenizer", "pretrain"]  # a base for experiments
+    assert [stage.name for stage in recipe.stages] == whole
     assert set(recipe.about) == {"en", "zh"}

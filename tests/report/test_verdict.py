@@ -56,7 +56,7 @@ def test_without_a_stated_range_there_is_no_yes(tmp_path: Path) -> None:
 
 def test_healthy_run_has_only_good_checks(tmp_path: Path) -> None:
     found = words(build_fake_run(tmp_path))
-    assert len(found) == 8
+    assert len(found) == 12
     assert set(found.values()) == {"good"}
 
 
@@ -67,6 +67,21 @@ def test_healthy_run_has_only_good_checks(tmp_path: Path) -> None:
         ("ppo", {"reward_gain": {"value": 0.05, "standard_error": 0.04, "n": 128}}, "watch", "fewer than two"),
         ("ppo", {"repetition_rate": {"before": 0.05, "after": 0.2}}, "watch", "more than before"),
         ("reward", {"accuracy": {"value": 0.52, "low": 0.47, "high": 0.57, "n": 300}}, "bad", "may be chance"),
+        ("ppo", {"length": {"before": 19.7, "after": 9.3}}, "watch", "much shorter (19.7 to 9.3"),
+        ("ppo", {"length": {"before": 9.0, "after": 30.0}}, "watch", "much longer (9.0 to 30.0"),
+        (
+            "reward",
+            {"probes": {"cut_short": {"value": 0.38}, "longer": {"value": 0.6}}},
+            "watch",
+            'First third of the reply</span><span class="zh" lang="zh-CN">只取回答的前三分之一</span>” (0.380)',
+        ),
+        ("evaluate", {"bleu_by_stage": {"sft": {"value": 7.6}, "ppo": {"value": 4.0}}}, "watch", "fell (7.6 to 4.0)"),
+        (
+            "evaluate",
+            {"greetings_by_stage": {"sft": {"en": [16, 20], "zh": [19, 20]}, "ppo": {"en": [14, 20], "zh": [20, 20]}}},
+            "watch",
+            "16 to 14 of 20",
+        ),
         ("sft", {"heldout_loss": 3.4}, "watch", "learns by heart"),
         ("pretrain", {"skipped_steps": 3}, "watch", "was not a number: 3"),
         ("pretrain", {"expected": {"first_loss": 5.0}}, "watch", "worse than guessing"),
@@ -75,6 +90,13 @@ def test_healthy_run_has_only_good_checks(tmp_path: Path) -> None:
 def test_each_fault_is_named(tmp_path: Path, stage: str, values: dict[str, Any], status: str, sentence: str) -> None:
     found = words(change(build_fake_run(tmp_path), stage, **values))
     assert [seen for text, seen in found.items() if sentence in text] == [status]
+
+
+def test_figures_inside_the_limits_stay_good(tmp_path: Path) -> None:
+    run = change(build_fake_run(tmp_path), "ppo", length={"before": 10.0, "after": 7.1})
+    change(run, "reward", probes={"cut_short": {"value": 0.5}})
+    change(run, "evaluate", bleu_by_stage={"sft": {"value": 7.6}, "ppo": {"value": 6.7}})
+    assert set(words(run).values()) == {"good"}
 
 
 def test_rising_and_broken_and_jumping_curves_are_seen(tmp_path: Path) -> None:

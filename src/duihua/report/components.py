@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -60,6 +61,25 @@ def said(value: Any) -> Markup:
     return Markup('<bdi class="said">{}</bdi>').format(text)
 
 
+def dialogue(messages: Any, fallback: Any) -> Markup:
+    """A prompt: one message as its text alone, several with who says what. `fallback` is the text where a run holds no
+    messages."""
+    listed = isinstance(messages, Sequence) and not isinstance(messages, str)
+    turns = [message for message in messages if isinstance(message, Mapping)] if listed else []
+    if len(turns) < 2:
+        return Markup('<p class="prompt">{}</p>').format(said(turns[0].get("content") if turns else fallback))
+    return Markup('<dl class="prompt">{}</dl>').format(Markup("").join(_turn(turn) for turn in turns))
+
+
+def _turn(message: Mapping[str, Any]) -> Markup:
+    role = str(message.get("role") or "")
+    speaker = t(f"role.{role}") if f"role.{role}" in TEXTS else escape(role)
+    kind = role if f"role.{role}" in TEXTS else "other"
+    return Markup('<div class="turn {}"><dt>{}</dt><dd>{}</dd></div>').format(
+        kind, speaker, said(message.get("content"))
+    )
+
+
 def number(value: Any, digits: int = 3) -> str:
     """A number as text: whole ones with separators, others with `digits` places, "–" for none, "NaN" for not finite."""
     if value is None or isinstance(value, bool | str | Mapping):
@@ -75,6 +95,12 @@ def number(value: Any, digits: int = 3) -> str:
     if size != 0 and size < 0.5 * 10**-digits:
         return f"{number_:.1e}".replace("-", "−")
     return f"{number_:,.{0 if size >= 1000 else 1 if size >= 100 else digits}f}".replace("-", "−")
+
+
+def rate(value: Any) -> str:
+    """A small share with four places always, so that the figures of a column can be compared: 0.0005, 0.0430."""
+    real = finite(value)
+    return number(value) if real is None else f"{real:.4f}".replace("-", "−")
 
 
 def brief(value: Any) -> str:
@@ -142,7 +168,21 @@ def estimate(value: Any, digits: int = 3) -> Markup:
     return text
 
 
-def table(columns: Sequence[object], rows: Iterable[Sequence[object]], align: str) -> Markup:
+def with_note(text: object, remark: object) -> Markup:
+    """A cell with a second, quieter line below it; without a remark the text alone."""
+    if not remark:
+        return escape(text)
+    return Markup('{}<span class="second-line">{}</span>').format(text, remark)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A row of a table that stands for itself above the rows that belong to it."""
+
+    title: Markup
+
+
+def table(columns: Sequence[object], rows: Iterable[Sequence[object] | Group], align: str) -> Markup:
     """A table that scrolls inside its own box. `align`: one letter a column, l text, r number, w text that may wrap,
     n a row's name, which wraps on a phone."""
     classes = {"l": "", "r": ' class="number"', "w": ' class="wrap"', "n": ' class="name"'}
@@ -152,7 +192,9 @@ def table(columns: Sequence[object], rows: Iterable[Sequence[object]], align: st
         Markup('<th scope="col"{}>{}</th>').format(mark, column) for mark, column in zip(marks, columns, strict=True)
     )
     body = Markup("").join(
-        Markup("<tr>{}</tr>").format(
+        Markup('<tr class="group"><th colspan="{}" scope="rowgroup">{}</th></tr>').format(len(columns), row.title)
+        if isinstance(row, Group)
+        else Markup("<tr>{}</tr>").format(
             Markup("").join(Markup("<td{}>{}</td>").format(mark, cell) for mark, cell in zip(marks, row, strict=True))
         )
         for row in rows

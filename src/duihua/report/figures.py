@@ -104,7 +104,7 @@ def line_chart(
     x_low, x_high = min(xs), max(xs)
     if 0 < x_low < 0.1 * x_high:  # steps count from the start of training
         x_low = 0.0
-    x_ticks = y_ticks if diagonal else nice_ticks(x_low, x_high, 5)
+    x_ticks = y_ticks if diagonal else nice_ticks(x_low, x_high, 7)
     if diagonal:
         x_low, x_high = x_ticks[0], x_ticks[-1]
     if not x_high > x_low:

@@ -126,11 +126,11 @@ GLOSSARY: tuple[tuple[Text, Text], ...] = (
         ),
     ),
     (
-        Text("Critic, explained variance", "评论家、解释方差"),
+        Text("Critic, explained variance", "价值网络（评论家）、解释方差"),
         Text(
             "The critic predicts the reward to come. 1: it predicts all differences; 0: no better than the mean; "
             "below 0: worse.",
-            "评论家预测将来的奖励。1：差异全被预测到；0：与直接用平均值一样；小于 0：更差。",
+            "价值网络预测将来的奖励。1：差异全被预测到；0：与直接用平均值一样；小于 0：更差。",
         ),
     ),
     (

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 from duihua.files import write_atomic
 from duihua.report.components import joined, t, visible
 from duihua.report.run_record import RunRecord, read_run
-from duihua.report.sections import alignment, curves, facts, language, overview, replies
+from duihua.report.sections import alignment, curves, data, facts, language, overview, replies
 from duihua.version import __version__
 
 Section = Callable[[RunRecord], Markup | None]
@@ -31,7 +31,7 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("reward", alignment.reward_model),
     ("ppo", alignment.ppo),
     ("replies", replies.replies),
-    ("data", facts.data),
+    ("data", data.data),
     ("cost", facts.cost),
     ("settings", facts.settings),
     ("again", facts.again),

@@ -17,12 +17,15 @@ from typing import Any
 from duihua.errors import DataError
 from duihua.files import read_json
 
+HEADER_LIMIT_BYTES = 100_000_000
+"""As safetensors itself limits the header."""
 STAGE_ORDER = ("tokenizer", "pretrain", "sft", "reward", "ppo", "evaluate")
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage of a run. `rows` are the metrics in step order; `seconds` is None where nothing was timed."""
+    """One stage of a run. `rows` are the metrics in step order; `seconds` is None where nothing was timed; `weights` counts
+    the numbers in its bundle, None where it has none."""
 
     name: str
     stage: str
@@ -33,8 +36,16 @@ class StageRecord:
     result: Mapping[str, Any]
     rows: tuple[Mapping[str, Any], ...]
     unreadable_lines: int
+    weights: int | None
     weights_bytes: int
     directory_bytes: int
+
+    def figure(self, name: str) -> float | None:
+        """A number of the result; where the stage states none, that of its last metrics row."""
+        stated = finite(self.result.get(name))
+        return (
+            stated if stated is not None else next((finite(row[name]) for row in self.rows[::-1] if name in row), None)
+        )
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,7 @@ def _read_stage(run_directory: Path, entry: Mapping[str, Any]) -> StageRecord:
     result = result if isinstance(result, dict) else {}
     timed = finite(entry.get("seconds"))
     files = [file for file in directory.iterdir() if file.is_file()] if directory.is_dir() else []
+    weights = [file for file in files if file.suffix == ".safetensors"]
     return StageRecord(
         name=name,
         stage=str(entry.get("stage") or name),
@@ -117,8 +129,25 @@ def _read_stage(run_directory: Path, entry: Mapping[str, Any]) -> StageRecord:
         result=result,
         rows=rows,
         unreadable_lines=unreadable,
-        weights_bytes=sum(file.stat().st_size for file in files if file.suffix == ".safetensors"),
+        weights=sum(_stored_numbers(file) for file in weights) or None,
+        weights_bytes=sum(file.stat().st_size for file in weights),
         directory_bytes=sum(file.stat().st_size for file in files),
+    )
+
+
+def _stored_numbers(path: Path) -> int:
+    """How many numbers a safetensors file holds, by its header: eight bytes of length, then JSON. 0 for a broken file."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length <= HEADER_LIMIT_BYTES:
+            return 0
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            return 0
+    tensors = [one for name, one in header.items() if name != "__metadata__"] if isinstance(header, dict) else []
+    return sum(
+        math.prod(one["shape"]) for one in tensors if isinstance(one, dict) and isinstance(one.get("shape"), list)
     )
 
 

@@ -42,6 +42,7 @@ TEXTS: dict[str, Text] = {
     "stage.sft": Text("Supervised fine-tuning", "监督微调"),
     "stage.reward": Text("Reward model", "奖励模型"),
     "stage.ppo": Text("PPO", "PPO 强化学习"),
+    "stage.classify": Text("Classification", "分类"),
     "stage.evaluate": Text("Evaluation", "评估"),
     "model.base": Text("Base", "预训练模型"),
     "model.sft": Text("SFT", "微调模型"),
@@ -49,8 +50,14 @@ TEXTS: dict[str, Text] = {
     "model.before": Text("Before PPO", "PPO 之前"),
     "model.after": Text("After PPO", "PPO 之后"),
     "language.all": Text("Both", "合计"),
+    "language.mixed": Text("English and Chinese", "中英混合"),
     "language.en": Text("English", "英文"),
     "language.zh": Text("Chinese", "中文"),
+    "role.user": Text("User", "用户"),
+    "role.assistant": Text("Assistant", "助手"),
+    "role.system": Text("System", "系统"),
+    "split.train": Text("training part", "训练部分"),
+    "split.heldout": Text("held-out part", "留出部分"),
     # headline
     "headline.title": Text("At a glance", "概览"),
     "headline.bits": Text("Held-out bits per byte", "留出文本的每字节比特数"),
@@ -60,7 +67,9 @@ TEXTS: dict[str, Text] = {
     "headline.gain": Text("Reward gained by PPO", "PPO 带来的奖励提升"),
     "headline.gain.note": Text("± {error} (one standard error), {n} prompts", "± {error}（一个标准误），{n} 个提示"),
     "headline.greetings": Text("Greetings answered as in the data", "答得与数据一致的问候"),
-    "headline.greetings.note": Text("English\u00a0{en} · Chinese\u00a0{zh}", "英文\u00a0{en} · 中文\u00a0{zh}"),
+    "headline.greetings.note": Text(
+        "{model}: English\u00a0{en} · Chinese\u00a0{zh}", "{model}：英文\u00a0{en} · 中文\u00a0{zh}"
+    ),
     "headline.minutes": Text("Minutes for the whole recipe", "整个配方用时（分钟）"),
     "headline.minutes.note": Text("interruptions not counted", "不含中断的时间"),
     "headline.memory": Text("Peak memory, GiB", "内存峰值（GiB）"),
@@ -182,6 +191,57 @@ TEXTS: dict[str, Text] = {
         "PPO: replies repeat themselves more than before ({before} to {after}): a usual sign of reward hacking.",
         "PPO：回答的重复率上升了（{before} 到 {after}）：这是钻奖励空子的常见迹象。",
     ),
+    "check.length": Text(
+        "PPO: replies kept their length ({before} to {after} tokens on average).",
+        "PPO：回答的长度大致未变（平均 {before} 到 {after} 个词元）。",
+    ),
+    "check.shorter": Text(
+        "PPO: replies became much shorter ({before} to {after} tokens on average). Part of the reward may come from saying "
+        "less: read the samples below. Raise the KL coefficient, train for fewer steps, or give the reward model pairs whose "
+        "better reply is the longer one.",
+        "PPO：回答明显变短（平均 {before} 到 {after} 个词元）。部分奖励可能只是来自少说话：请细读下面的样例。"
+        "可以提高 KL 系数、减少步数，或给奖励模型补充“较好的回答也较长”的偏好对。",
+    ),
+    "check.longer": Text(
+        "PPO: replies became much longer ({before} to {after} tokens on average). Part of the reward may come from saying "
+        "more: read the samples below. Raise the KL coefficient, train for fewer steps, or give the reward model pairs whose "
+        "better reply is the shorter one.",
+        "PPO：回答明显变长（平均 {before} 到 {after} 个词元）。部分奖励可能只是来自多说话：请细读下面的样例。"
+        "可以提高 KL 系数、减少步数，或给奖励模型补充“较好的回答也较短”的偏好对。",
+    ),
+    "check.probes": Text(
+        "Reward model: it prefers the true reply to each of the {count} kinds of spoilt copies more often than not.",
+        "奖励模型：对 {count} 种被破坏的回答，它都更多地偏爱原回答。",
+    ),
+    "check.probe": Text("“{name}” ({value})", "“{name}”（{value}）"),
+    "check.probes_low": Text(
+        "Reward model: some spoilt replies score above the true one more often than not: {probes}; the figure is the share of "
+        "prompts where the true reply wins. PPO could earn reward this way. More pairs, or pairs with just these faults, help.",
+        "奖励模型：有些被破坏的回答多半得分高于原回答：{probes}；括号内是原回答胜出的比例。"
+        "PPO 可能靠这些手法骗取奖励。增加偏好对，或专门补充含这类毛病的偏好对，会有帮助。",
+    ),
+    "check.bleu": Text(
+        "PPO: BLEU against the reference replies did not fall ({before} to {after}).",
+        "PPO：与参考回答相比的 BLEU 没有下降（{before} 到 {after}）。",
+    ),
+    "check.bleu_down": Text(
+        "PPO: BLEU against the reference replies fell ({before} to {after}): the reward rose, but the replies moved away from "
+        "what people wrote. If you want a model to talk with, compare it with the fine-tuned one.",
+        "PPO：与参考回答相比的 BLEU 下降了（{before} 到 {after}）：奖励升高了，但回答离人写的更远了。"
+        "若要挑一个模型来对话，请与微调模型比较后再定。",
+    ),
+    "check.greeting": Text(
+        "{language} {before} to {after} of {total}", "{language} {total} 个中由 {before} 变为 {after}"
+    ),
+    "check.greetings": Text(
+        "PPO: no fewer greetings are answered as in the data ({counts}).",
+        "PPO：答得与数据一致的问候没有减少（{counts}）。",
+    ),
+    "check.greetings_down": Text(
+        "PPO: fewer greetings are answered as in the data ({counts}). Fewer steps or a higher KL coefficient keep more of what "
+        "fine-tuning taught.",
+        "PPO：答得与数据一致的问候变少了（{counts}）。减少步数或提高 KL 系数，可以保留更多微调所学。",
+    ),
     # curves
     "curves.title": Text("Training curves", "训练曲线"),
     "curves.note": Text(
@@ -219,7 +279,7 @@ TEXTS: dict[str, Text] = {
     "metric.kl_coefficient": Text("KL coefficient", "KL 系数"),
     "metric.entropy": Text("Entropy", "熵"),
     "metric.clip_fraction": Text("Clipped share", "被裁剪的比例"),
-    "metric.explained_variance": Text("Explained variance of the critic", "评论家的解释方差"),
+    "metric.explained_variance": Text("Explained variance of the critic", "价值网络的解释方差"),
     "metric.eos_rate": Text("Replies that end by themselves", "自行结束的回答比例"),
     "metric.length": Text("Reply length", "回答长度"),
     "unit.nats_token": Text("nats per token", "奈特/词元"),
@@ -247,10 +307,9 @@ TEXTS: dict[str, Text] = {
     "language.quality.note": Text(
         "Every byte of the held-out documents counts once; bits per byte can be compared across tokenizers, perplexity "
         "and token accuracy only within one. Token accuracy is that of the assistant's words in held-out conversations. "
-        "Fine-tuned models predict plain text a little worse: they have moved "
-        "towards dialogue.",
+        "Fine-tuned models predict plain text worse: they have moved towards dialogue.",
         "留出文档的每个字节恰好计一次。每字节比特数可以跨分词器比较，困惑度和词元准确率只能在同一分词器内比较。词元准确率在留出对话中助手所说的词元上测得。"
-        "微调后的模型对普通文本的预测会稍差一些，因为它们偏向了对话。",
+        "微调后的模型对普通文本的预测会变差，因为它们偏向了对话。",
     ),
     "column.language": Text("Language", "语言"),
     "column.model": Text("Model", "模型"),
@@ -270,9 +329,9 @@ TEXTS: dict[str, Text] = {
     "reward.title": Text("Reward model", "奖励模型"),
     "reward.note": Text(
         "A pair counts as right when the chosen reply gets the higher reward. The headline joins human preferences and "
-        "human-against-sampled pairs; off-topic pairs are easy and stay out of it.",
+        "human-against-sampled pairs; off-topic pairs only ask whether a reply fits its prompt and stay out of it.",
         "当较好的回答得到更高的奖励时，这一对算判对。总准确率只含人工偏好对与“人写对模型生成”的对；"
-        "跑题对太容易，不计入。",
+        "跑题对只检验回答是否切题，不计入。",
     ),
     "reward.probes": Text("Does it see through spoilt replies?", "能否识破被破坏的回答？"),
     "reward.probes.note": Text(
@@ -292,17 +351,20 @@ TEXTS: dict[str, Text] = {
     "reward.chance": Text("chance", "瞎猜"),
     "reward.calibration": Text("Calibration error", "校准误差"),
     "reward.length": Text("Correlation of reward with length", "奖励与长度的相关系数"),
+    "reward.figures": Text("How far can the rewards be trusted?", "奖励有多可信？"),
+    "reward.calibration.note": Text(
+        "how far the stated probabilities are from the observed shares; 0 is best",
+        "所给概率与实际比例的平均差距；0 为最佳",
+    ),
     "reward.length.note": Text("near 0: it does not simply like long replies", "接近 0：并非只偏爱长回答"),
     "reward.normalisation": Text("Raw reward, mean and spread", "原始奖励的均值与标准差"),
     "reward.normalisation.note": Text(
         "rewards in this report are shifted and scaled by these", "报告中的奖励已按此平移和缩放"
     ),
     "column.kind": Text("Kind of pair", "偏好对的种类"),
-    "column.accuracy": Text("Accuracy", "准确率"),
-    "column.interval": Text("95% interval", "95% 区间"),
+    "column.accuracy95": Text("Accuracy [95%]", "准确率 [95%]"),
     "column.spoilt": Text("Spoilt reply", "被破坏的回答"),
     "column.pairs": Text("Pairs", "对数"),
-    "column.about": Text("What it is", "说明"),
     # ppo
     "ppo.title": Text("What PPO changed", "PPO 改变了什么"),
     "ppo.note": Text(
@@ -314,7 +376,7 @@ TEXTS: dict[str, Text] = {
     "ppo.eos": Text("Replies that end by themselves", "自行结束的回答比例"),
     "ppo.repetition": Text("Repetition rate", "重复率"),
     "ppo.kl": Text("KL from the fine-tuned model, nats per reply", "与微调模型的 KL 散度（奈特/回答）"),
-    "ppo.gain": Text("Paired gain in reward", "配对的奖励提升"),
+    "ppo.error": Text("± {error}, paired", "± {error}（配对）"),
     "ppo.measure": Text("Measure", "指标"),
     "ppo.change": Text("Change", "变化"),
     "ppo.scatter": Text("Reward of each prompt's reply, before and after", "每个提示的回答在 PPO 前后的奖励"),
@@ -335,6 +397,10 @@ TEXTS: dict[str, Text] = {
         "compare it between runs, not with translation.",
         "一个问题有许多好回答，对话的 BLEU 天然偏低；请在不同运行之间比较，不要与翻译比较。",
     ),
+    "replies.signatures": Text(
+        "Signatures: how each score was computed. Scores with other signatures cannot be compared.",
+        "签名：各项评分的计算方式。签名不同的评分不能互相比较。",
+    ),
     "replies.greetings": Text("Greetings and simple questions", "问候与简单问题"),
     "replies.greetings.note": Text(
         "Replies of the {model} model. A reply counts when it matches a reference of the data.",
@@ -344,7 +410,6 @@ TEXTS: dict[str, Text] = {
     "replies.yes": Text("matched", "一致"),
     "replies.no": Text("not matched", "不一致"),
     "column.score": Text("Score", "评分"),
-    "column.signature": Text("Signature", "签名"),
     # samples
     "samples.title": Text("The same prompt, three models", "同一个提示，三个模型"),
     "samples.note": Text(
@@ -357,6 +422,19 @@ TEXTS: dict[str, Text] = {
     "data.note": Text(
         "The terms travel with every bundle, in its model card.", "这些条款随每个模型包一起保存在其模型卡中。"
     ),
+    "data.licence": Text("Licence: {licence}", "许可：{licence}"),
+    "data.licence_by": Text("Licence: {licence}. {attribution}", "许可：{licence}。{attribution}"),
+    "data.used_by": Text("Used by: {stages}", "用于：{stages}"),
+    "amount.records": Text("{count} records", "{count} 条"),
+    "amount.tokens": Text("{count} tokens", "{count} 词元"),
+    "amount.conversations": Text("{count} conversations", "{count} 段对话"),
+    "amount.heldout_pairs": Text("{count} held-out pairs", "{count} 个留出偏好对"),
+    "data.first": Text("first met at {place}", "首次出现于 {place}"),
+    "data.cut": Text("What was shortened, but used", "截短后仍使用的数据"),
+    "data.cut.note": Text(
+        "Too long for a row: the beginning of the prompt and the end of the reply were cut.",
+        "超过一行的长度：截去了提示的开头与回答的结尾。",
+    ),
     "data.conversations": Text("Conversations that fine-tuning learned from", "监督微调所用的对话"),
     "data.left_out": Text("What was left out, and why", "剔除的数据及原因"),
     "data.left_out.note": Text(
@@ -365,24 +443,23 @@ TEXTS: dict[str, Text] = {
     ),
     "data.nothing_left_out": Text("Nothing was left out.", "没有剔除任何数据。"),
     "column.source": Text("Source", "来源"),
-    "column.licence": Text("Licence", "许可"),
-    "column.used_by": Text("Used by", "用于"),
-    "column.records": Text("Records", "条数"),
     "column.conversations": Text("Conversations", "对话数"),
     "column.tokens": Text("Tokens", "词元数"),
     "column.reason": Text("Reason", "原因"),
     "column.count": Text("Records", "条数"),
-    "column.place": Text("First met at", "首次出现处"),
     # cost
     "cost.title": Text("Time, size and speed", "用时、大小与速度"),
     "cost.total": Text("Whole recipe", "整个配方"),
+    "cost.note": Text(
+        "Tokens are those that passed through training steps, padding included; for PPO those of prompts and replies in its "
+        "updates. The time of sampling replies and of measuring is in the stage's time.",
+        "词元指经过训练步的词元，含填充；PPO 则为更新中的提示与回答。采样回答与评测的时间计入该阶段的用时。",
+    ),
     "column.stage": Text("Stage", "阶段"),
-    "column.status": Text("Status", "状态"),
     "column.time": Text("Time", "用时"),
-    "column.steps": Text("Steps", "步数"),
+    "cost.steps": Text("{count} steps", "{count} 步"),
     "column.speed": Text("Tokens/s", "词元/秒"),
-    "column.parameters": Text("Parameters", "参数量"),
-    "column.size": Text("Bundle", "模型包"),
+    "column.parameters": Text("Weights", "参数"),
     "run.finished": Text("finished", "完成"),
     "run.skipped": Text("unchanged, skipped", "未变，跳过"),
     "run.unfinished": Text("not finished", "未完成"),

@@ -3,31 +3,21 @@
 Why rules and not a model: each line names the number it looked at and the limit it used, so a student can disagree. The
 expected range comes from the pre-training stage (measured for the recipe); the other limits are:
 a fresh softmax over v tokens costs ln(v) nats; a change under 0.02 nats over the last fifth of training is level; one
-nat above the moving average is a jump; a gap of 0.7 nats between held-out and training loss is learning by heart; two
-paired standard errors are the usual line between a gain and chance; 10 nats of KL is the recipe's own limit.
+nat above the moving average is a jump; a gap of 0.7 nats between held-out and training loss is learning by heart. The
+reward model and PPO have rules of their own (`verdict_alignment`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 from markupsafe import Markup
 
 from duihua.report.components import number, signed, t
 from duihua.report.figures import range_chart, smooth
 from duihua.report.run_record import RunRecord, StageRecord, dig, finite
-
-Status = Literal["good", "watch", "bad"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at: how it stands and the sentence that says so."""
-
-    status: Status
-    text: Markup
+from duihua.report.verdict_alignment import Check, alignment_checks
 
 
 def expected_range(record: RunRecord) -> tuple[float, float] | None:
@@ -76,8 +66,8 @@ def checks(record: RunRecord) -> list[Check]:
         stage = record.stage(kind) or next((one for one in record.stages if one.stage == kind), None)
         if stage is not None:
             found += _curve(stage)
-    found += [_gap(record), _reward(record), _gain(record), _kl(record), _repetition(record)]
-    return [check for check in found if check is not None]
+    found.append(_gap(record))
+    return [check for check in (*found, *alignment_checks(record)) if check is not None]
 
 
 def _start(record: RunRecord) -> Check | None:
@@ -130,48 +120,6 @@ def _gap(record: RunRecord) -> Check | None:
         Check("watch", t("check.overfit", **values))
         if heldout - loss > 0.7
         else Check("good", t("check.fits", **values))
-    )
-
-
-def _reward(record: RunRecord) -> Check | None:
-    low = finite(dig(record.result("reward"), "accuracy.low"))
-    if low is None:
-        return None
-    return (
-        Check("good", t("check.reward", low=number(low)))
-        if low > 0.5
-        else Check("bad", t("check.reward_chance", low=number(low)))
-    )
-
-
-def _gain(record: RunRecord) -> Check | None:
-    gain, error = (finite(dig(record.result("ppo"), f"reward_gain.{key}")) for key in ("value", "standard_error"))
-    if gain is None or error is None or error <= 0:
-        return None
-    ratio = number(gain / error, 1)
-    if gain >= 2 * error:
-        return Check("good", t("check.gain", ratio=ratio))
-    return Check("watch", t("check.gain_small", ratio=ratio))
-
-
-def _kl(record: RunRecord) -> Check | None:
-    kl = finite(record.result("ppo").get("kl_nats"))
-    if kl is None:
-        return None
-    return (
-        Check("good", t("check.kl", kl=number(kl, 2))) if kl < 10 else Check("bad", t("check.kl_far", kl=number(kl, 2)))
-    )
-
-
-def _repetition(record: RunRecord) -> Check | None:
-    before, after = (finite(dig(record.result("ppo"), f"repetition_rate.{key}")) for key in ("before", "after"))
-    if before is None or after is None:
-        return None
-    values = {"before": number(before), "after": number(after)}
-    return (
-        Check("good", t("check.repetition", **values))
-        if after <= before
-        else Check("watch", t("check.repetition_up", **values))
     )
 
 

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup, escape
 
 from duihua.report.components import (
     both,
-    either,
+    dialogue,
     estimate,
     folded,
     heading,
     joined,
     note,
     number,
+    rate,
     said,
     signed,
     t,
     table,
+    with_note,
 )
 from duihua.report.figures import Series, Whisker, line_chart, whisker_chart
 from duihua.report.run_record import RunRecord, dig, finite
 from duihua.report.texts import TEXTS
+from duihua.report.verdict_alignment import probe_name
 
 SAMPLES_OPEN = 4
 
@@ -43,20 +47,20 @@ def reward_model(record: RunRecord) -> Markup | None:
     if drawn:
         lowest = 0.3 if all(whisker.low >= 0.3 for whisker in drawn) else 0.0
         parts.append(whisker_chart(drawn, lowest, 1.0, 0.5, t("reward.chance")))
-    cells = [
-        (label, number(kind.get("value")), _interval(kind), number(kind.get("n")), _description(kind))
-        for label, kind, _ in rows
-    ]
-    columns = [t(f"column.{name}") for name in ("kind", "accuracy", "interval", "pairs", "about")]
+    cells = [(with_note(label, _description(kind)), estimate(kind), number(kind.get("n"))) for label, kind, _ in rows]
     if cells:
-        parts.append(table(columns, cells, "nrrrw"))
+        parts.append(table([t(f"column.{name}") for name in ("kind", "accuracy95", "pairs")], cells, "wrr"))
     parts += _probes(result)
     facts = [
-        (t("reward.calibration"), estimate(result.get("calibration_error")), ""),
-        (t("reward.length"), estimate(result.get("length_correlation")), t("reward.length.note")),
-        (t("reward.normalisation"), _mean_and_spread(result.get("normalisation")), t("reward.normalisation.note")),
+        (with_note(t("reward.calibration"), t("reward.calibration.note")), estimate(result.get("calibration_error"))),
+        (with_note(t("reward.length"), t("reward.length.note")), estimate(result.get("length_correlation"))),
+        (
+            with_note(t("reward.normalisation"), t("reward.normalisation.note")),
+            _mean_and_spread(result.get("normalisation")),
+        ),
     ]
-    parts.append(table((t("ppo.measure"), t("column.value"), t("column.about")), facts, "nrw"))
+    parts.append(heading(t("reward.figures")))
+    parts.append(table((t("ppo.measure"), t("column.value")), facts, "wr"))
     return joined(parts)
 
 
@@ -66,15 +70,19 @@ def _probes(result: Mapping[str, Any]) -> list[Markup]:
         return []
     rows = [
         (
-            t(f"probe.{name}") if f"probe.{name}" in TEXTS else either(found.get("description") or name),
-            number(found.get("value")),
-            _interval(found),
+            probe_name(name, found.get("description")),
+            Markup("{}{}").format(_below_half(found), estimate(found)),
             number(found.get("n")),
         )
         for name, found in probes
     ]
-    columns = (t("column.spoilt"), t("column.accuracy"), t("column.interval"), t("column.pairs"))
-    return [heading(t("reward.probes")), note(t("reward.probes.note")), table(columns, rows, "nrrr")]
+    columns = (t("column.spoilt"), t("column.accuracy95"), t("column.pairs"))
+    return [heading(t("reward.probes")), note(t("reward.probes.note")), table(columns, rows, "nrr")]
+
+
+def _below_half(found: Mapping[str, Any]) -> Markup:
+    value = finite(found.get("value"))
+    return Markup('<i class="flag" aria-hidden="true">!</i> ') if value is not None and value < 0.5 else Markup("")
 
 
 def ppo(record: RunRecord) -> Markup | None:
@@ -83,12 +91,13 @@ def ppo(record: RunRecord) -> Markup | None:
     if not result:
         return None
     rows = [
-        _change(t("ppo.reward"), result.get("reward_before"), result.get("reward_after"), 3),
-        _change(t("ppo.length"), dig(result, "length.before"), dig(result, "length.after"), 1),
-        _change(t("ppo.eos"), dig(result, "eos_rate.before"), dig(result, "eos_rate.after"), 3),
-        _change(t("ppo.repetition"), dig(result, "repetition_rate.before"), dig(result, "repetition_rate.after"), 3),
-        (t("ppo.gain"), "", "", estimate(result.get("reward_gain"))),
-        (t("ppo.kl"), "", "", estimate(result.get("kl_nats"))),
+        _change(
+            t("ppo.reward"), result.get("reward_before"), result.get("reward_after"), number, result.get("reward_gain")
+        ),
+        _change(t("ppo.length"), dig(result, "length.before"), dig(result, "length.after"), partial(number, digits=1)),
+        _change(t("ppo.eos"), dig(result, "eos_rate.before"), dig(result, "eos_rate.after"), number),
+        _change(t("ppo.repetition"), dig(result, "repetition_rate.before"), dig(result, "repetition_rate.after"), rate),
+        (t("ppo.kl"), "0", estimate(result.get("kl_nats")), ""),
     ]
     columns = (t("ppo.measure"), t("model.before"), t("model.after"), t("ppo.change"))
     parts = [note(t("ppo.note", n=number(dig(result, "reward_gain.n")))), table(columns, rows, "nrrr")]
@@ -120,21 +129,24 @@ def _whisker(label: Markup, kind: Mapping[str, Any], counted: bool) -> Whisker |
     return Whisker(label, value, value if low is None else low, value if high is None else high, counted)
 
 
-def _interval(kind: Mapping[str, Any]) -> str:
-    low, high = finite(kind.get("low")), finite(kind.get("high"))
-    return "–" if low is None or high is None else f"{number(low)} – {number(high)}"
-
-
 def _mean_and_spread(value: Any) -> str:
     if not isinstance(value, Mapping):
         return "–"
     return f"{number(value.get('mean'))} ± {number(value.get('std'))}"
 
 
-def _change(name: Markup, before: Any, after: Any, digits: int) -> tuple[object, ...]:
+def _change(
+    name: Markup, before: Any, after: Any, shown: Callable[[Any], str], paired: Any = None
+) -> tuple[object, ...]:
+    """A row; `paired` is the change as it was measured prompt by prompt, with its standard error."""
     first, second = finite(before), finite(after)
-    difference = signed(second - first, digits) if first is not None and second is not None else "–"
-    return (name, number(before, digits), number(after, digits), difference)
+    if isinstance(paired, Mapping) and finite(paired.get("value")) is not None:
+        change = with_note(signed(paired["value"]), t("ppo.error", error=number(paired.get("standard_error"))))
+    elif first is not None and second is not None:
+        change = escape(("+" if second > first else "") + shown(second - first))
+    else:
+        change = escape("–")
+    return (name, shown(before), shown(after), change)
 
 
 def _scatter(samples: Sequence[Mapping[str, Any]]) -> list[Markup]:
@@ -162,11 +174,11 @@ def _sample(sample: Mapping[str, Any]) -> Markup:
     ]
     after = [t("ppo.score", value=number(sample.get("reward_after"), 2)), *extras]
     return Markup(
-        '<div class="sample"><p class="prompt">{}</p><div class="replies two">'
+        '<div class="sample">{}<div class="replies two">'
         '<div><h4>{}</h4><p>{}</p><footer>{}</footer></div><div class="chosen"><h4>{}</h4><p>{}</p><footer>{}</footer></div>'
         "</div></div>"
     ).format(
-        said(sample.get("prompt")),
+        dialogue(_messages(sample), sample.get("prompt")),
         t("model.before"),
         said(sample.get("text_before")),
         t("ppo.score", value=number(sample.get("reward_before"), 2)),
@@ -174,3 +186,8 @@ def _sample(sample: Mapping[str, Any]) -> Markup:
         said(sample.get("text_after")),
         Markup(" · ").join(after),
     )
+
+
+def _messages(sample: Mapping[str, Any]) -> Any:
+    """The prompt as messages: in a key of their own, or as the prompt itself."""
+    return sample.get("messages") or sample.get("prompt")

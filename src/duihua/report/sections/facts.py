@@ -1,8 +1,8 @@
-"""The facts of a run: data and licences, time and size, every setting, how to make it again, and the glossary."""
+"""The facts of a run: time and size, every setting, how to make it again, and the glossary."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -11,7 +11,6 @@ from duihua.report.components import (
     both,
     compact,
     duration,
-    either,
     folded,
     heading,
     joined,
@@ -20,32 +19,12 @@ from duihua.report.components import (
     size_of,
     t,
     table,
+    with_note,
 )
 from duihua.report.glossary import GLOSSARY
 from duihua.report.run_record import RunRecord, StageRecord, finite
 from duihua.report.summary import command_line
 from duihua.report.texts import TEXTS
-
-
-def data(record: RunRecord) -> Markup | None:
-    """Sources with their terms, joined over the stages, and what fine-tuning left out."""
-    rows, conversations, left_out = _terms(record), _conversations(record), _left_out(record)
-    if not rows and not conversations and not left_out:
-        return None
-    parts = [note(t("data.note"))]
-    if rows:
-        columns = [t(f"column.{name}") for name in ("source", "language", "licence", "used_by", "records", "about")]
-        parts.append(table(columns, rows, "llwwrw"))
-    if conversations:
-        columns = [t(f"column.{name}") for name in ("source", "language", "conversations", "tokens")]
-        parts += [heading(t("data.conversations")), table(columns, conversations, "llrr")]
-    parts += [heading(t("data.left_out")), note(t("data.left_out.note"))]
-    if left_out:
-        columns = [t(f"column.{name}") for name in ("stage", "source", "reason", "count", "place")]
-        parts.append(table(columns, left_out, "llwrw"))
-    else:
-        parts.append(note(t("data.nothing_left_out")))
-    return joined(parts)
 
 
 def cost(record: RunRecord) -> Markup | None:
@@ -54,25 +33,30 @@ def cost(record: RunRecord) -> Markup | None:
         return None
     rows: list[tuple[object, ...]] = [
         (
-            stage_name(stage),
-            _status(stage.status),
-            duration(stage.seconds),
-            number(stage.result.get("steps")),
-            compact(stage.result.get("tokens")),
-            number(_rounded(stage.result.get("tokens_per_second"))),
-            compact(stage.result.get("parameters")),
-            size_of(stage.weights_bytes),
+            with_note(stage_name(stage), "" if stage.status == "finished" else _status(stage.status)),
+            with_note(duration(stage.seconds), _counted("cost.steps", stage.result.get("steps"), number)),
+            with_note(
+                number(_rounded(stage.figure("tokens_per_second"))),
+                _counted("amount.tokens", stage.figure("tokens"), compact),
+            ),
+            with_note(
+                compact(stage.result.get("parameters") or stage.weights),
+                size_of(stage.weights_bytes) if stage.weights_bytes else "",
+            ),
         )
         for stage in record.stages
     ]
     minutes = finite(record.run.get("minutes"))
     if minutes is not None:
         total = Markup("<b>{}</b>").format(duration(60 * minutes))
-        rows.append((Markup("<b>{}</b>").format(t("cost.total")), "", total, "", "", "", "", ""))
-    columns = [
-        t(f"column.{name}") for name in ("stage", "status", "time", "steps", "tokens", "speed", "parameters", "size")
-    ]
-    return table(columns, rows, "llrrrrrr")
+        rows.append((Markup("<b>{}</b>").format(t("cost.total")), total, "", ""))
+    columns = [t(f"column.{name}") for name in ("stage", "time", "speed", "parameters")]
+    return joined([table(columns, rows, "nrrr"), note(t("cost.note"))])
+
+
+def _counted(key: str, value: Any, shown: Callable[[Any], str]) -> Markup | str:
+    """A count with its unit, or nothing where there is none."""
+    return t(key, count=shown(value)) if finite(value) is not None else ""
 
 
 def settings(record: RunRecord) -> Markup | None:
@@ -132,88 +116,12 @@ def _rounded(value: Any) -> int | None:
     return None if real is None else round(real)
 
 
-def _terms(record: RunRecord) -> list[tuple[object, ...]]:
-    merged: dict[str, dict[str, Any]] = {}
-    users: dict[str, dict[str, Markup]] = {}
-    for stage in record.stages:
-        for terms in stage.result.get("terms") or []:
-            if not isinstance(terms, Mapping):
-                continue
-            name = str(terms.get("name") or "")
-            known = merged.setdefault(name, {})
-            known.update({key: value for key, value in terms.items() if value not in (None, "") and key not in known})
-            users.setdefault(name, {})[stage.name] = stage_name(stage)
-    rows: list[tuple[object, ...]] = []
-    for name, terms in merged.items():
-        remarks = [either(terms[key]) for key in ("attribution", "note") if terms.get(key)]
-        rows.append(
-            (
-                _source_name(name, terms.get("homepage")),
-                _language(terms.get("language")),
-                either(terms.get("licence") or "–"),
-                Markup(" · ").join(users[name].values()),
-                number(terms.get("records")),
-                Markup("<br>").join(remarks),
-            )
-        )
-    return rows
-
-
-def _source_name(name: str, homepage: Any) -> Markup:
-    """A link where the homepage is a web address; any other scheme stays text."""
-    if isinstance(homepage, str) and homepage.startswith(("https://", "http://")):
-        return Markup('<a href="{}" rel="noopener noreferrer">{}</a>').format(homepage, name)
-    return escape(name)
-
-
-def _language(code: Any) -> Markup:
-    codes = (
-        [str(one) for one in code] if isinstance(code, list | tuple) else str(code or "–").replace("+", ",").split(",")
-    )
-    named = [t(f"language.{one.strip()}") if f"language.{one.strip()}" in TEXTS else escape(one) for one in codes]
-    return Markup(" · ").join(named)
-
-
-def _conversations(record: RunRecord) -> list[tuple[object, ...]]:
-    return [
-        (
-            str(source.get("name") or ""),
-            _language(source.get("language")),
-            number(source.get("conversations")),
-            number(source.get("tokens")),
-        )
-        for source in record.result("sft").get("sources") or []
-        if isinstance(source, Mapping)
-    ]
-
-
-def _left_out(record: RunRecord) -> list[tuple[object, ...]]:
-    """Rows stage, source, reason, count, first place. Stages count by reason, some of them within each source or split."""
-    rows: list[tuple[object, ...]] = []
-    for stage in record.stages:
-        counted = stage.result.get("left_out")
-        groups: dict[str, Any] = {}
-        if isinstance(counted, Mapping):
-            groups = {"": counted} if "reasons" in counted else dict(counted)
-        for source in stage.result.get("sources") or []:
-            if isinstance(source, Mapping) and source.get("left_out"):
-                groups[str(source.get("name") or "")] = {"reasons": source["left_out"]}
-        for name, group in groups.items():
-            reasons = group.get("reasons") if isinstance(group, Mapping) else None
-            for reason, found in (reasons or {}).items():
-                detailed = found if isinstance(found, Mapping) else {"count": found}
-                if detailed.get("count"):
-                    place = str(detailed.get("first") or "")
-                    rows.append((stage_name(stage), name or "–", str(reason), number(detailed["count"]), place or "–"))
-    return rows
-
-
 def _setting_table(settings_: Mapping[str, Any]) -> Markup:
     rows = [
         (Markup("<code>{}</code>").format(path), Markup("<code>{}</code>").format(value))
         for path, value in _flat(settings_)
     ]
-    return table((t("column.setting"), t("column.value")), rows, "lw")
+    return Markup('<div class="settings">{}</div>').format(table((t("column.setting"), t("column.value")), rows, "lw"))
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from markupsafe import Markup
 
@@ -40,25 +40,25 @@ def _tokenizer(record: RunRecord) -> list[Markup]:
 
 
 def _quality(record: RunRecord) -> list[Markup]:
+    """Three small tables instead of a wide one: each is read on its own, and each fits a phone."""
     pretrain, evaluate, sft = (record.result(kind) for kind in ("pretrain", "evaluate", "sft"))
-    rows: list[tuple[object, ...]] = []
+    bits, perplexity = (_by_model(evaluate, name) for name in ("bits_per_byte", "perplexity"))
     if pretrain and pretrain.get("bits_per_byte") != dig(evaluate, "bits_per_byte.base"):
-        rows.append(_row(t("language.base_row"), pretrain.get("bits_per_byte"), pretrain.get("perplexity"), None))
-    for model in MODELS:
-        bits = dig(evaluate, f"bits_per_byte.{model}")
-        if bits is not None:
-            accuracy = dig(evaluate, f"token_accuracy.{model}")
-            rows.append(_row(t(f"model.{model}"), bits, dig(evaluate, f"perplexity.{model}"), accuracy))
-    if not rows:
+        whole = t("language.base_row")
+        bits.insert(0, (whole, pretrain.get("bits_per_byte")))
+        perplexity.insert(0, (whole, pretrain.get("perplexity")))
+    accuracy = _by_model(evaluate, "token_accuracy")
+    if not (bits or perplexity or accuracy):
         return []
-    columns: list[Markup] = [t("column.model")]
-    columns += [Markup("{}<br>{}").format(t("column.bits"), t(f"language.{code}")) for code in LANGUAGES]
-    columns += [Markup("{}<br>{}").format(t("column.perplexity"), t(f"language.{code}")) for code in LANGUAGES]
-    columns.append(t("column.token_accuracy"))
+    boxes = [
+        _box(t("column.bits"), _language_table(bits, 3)) if bits else "",
+        _box(t("column.perplexity"), _language_table(perplexity, 1)) if perplexity else "",
+        _box(t("column.token_accuracy"), _accuracy_table(accuracy)) if accuracy else "",
+    ]
     parts = [
         heading(t("language.quality")),
         note(t("language.quality.note")),
-        table(columns, rows, "l" + "r" * 7),
+        Markup('<div class="tables">{}</div>').format(joined(boxes)),
     ]
     if pretrain.get("heldout_bytes"):
         sentences = [t("language.heldout", bytes=size_of(pretrain["heldout_bytes"]))]
@@ -67,15 +67,29 @@ def _quality(record: RunRecord) -> list[Markup]:
             sentences.append(t("language.sampled", bytes=size_of(read)))
         parts.append(note(Markup(" ").join(sentences)))
     if sft.get("heldout_loss") is not None:
-        accuracy = estimate(sft.get("heldout_token_accuracy"))
-        parts.append(note(t("language.sft", loss=number(sft["heldout_loss"]), accuracy=accuracy)))
+        value = estimate(sft.get("heldout_token_accuracy"))
+        parts.append(note(t("language.sft", loss=number(sft["heldout_loss"]), accuracy=value)))
     return parts
 
 
-def _row(name: Markup, bits: object, perplexity: object, accuracy: object) -> tuple[object, ...]:
-    def per_language(values: object, digits: int) -> list[object]:
-        if isinstance(values, Mapping):
-            return [estimate(values.get(code), digits) for code in LANGUAGES]
-        return [estimate(values, digits), "–", "–"]
+def _by_model(evaluate: object, name: str) -> list[tuple[Markup, object]]:
+    found = [(t(f"model.{model}"), dig(evaluate, f"{name}.{model}")) for model in MODELS]
+    return [(model, value) for model, value in found if value is not None]
 
-    return (name, *per_language(bits, 3), *per_language(perplexity, 1), estimate(accuracy))
+
+def _box(title: Markup, body: Markup) -> Markup:
+    return Markup("<div><h4>{}</h4>{}</div>").format(title, body)
+
+
+def _language_table(rows: Iterable[tuple[Markup, object]], digits: int) -> Markup:
+    """A row for each model, a column for each language; a figure that is not split by language stands for both."""
+    cells = []
+    for name, values in rows:
+        split = values if isinstance(values, Mapping) else {"all": values}
+        cells.append((name, *(estimate(split.get(code), digits) for code in LANGUAGES)))
+    return table([t("column.model"), *(t(f"language.{code}") for code in LANGUAGES)], cells, "nrrr")
+
+
+def _accuracy_table(rows: Iterable[tuple[Markup, object]]) -> Markup:
+    columns = (t("column.model"), t("column.token_accuracy"))
+    return table(columns, [(name, estimate(value)) for name, value in rows], "nr")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from duihua.report.components import heading, joined, number, signed, t
 from duihua.report.run_record import RunRecord, dig, finite
-from duihua.report.verdict import Check, checks, loss_verdict, range_figure
+from duihua.report.texts import TEXTS
+from duihua.report.verdict import checks, loss_verdict, range_figure
+from duihua.report.verdict_alignment import Check
 
 ICONS = {"good": "✓", "watch": "!", "bad": "✕"}
 
@@ -90,5 +92,8 @@ def _greetings(record: RunRecord) -> Markup | None:
     shown = {language: f"{matched}/{total}" for language, (matched, total) in counts.items()}
     matched, total = (sum(int(pair[i] or 0) for pair in counts.values()) for i in (0, 1))
     value = Markup("{}<small> / {}</small>").format(matched, total)
-    note = t("headline.greetings.note", en=shown.get("en", "–"), zh=shown.get("zh", "–"))
+    by_stage = record.result("evaluate").get("greetings_by_stage")
+    first = next(iter(by_stage), "sft") if isinstance(by_stage, Mapping) else "sft"  # whose replies the items are
+    model = t(f"model.{first}") if f"model.{first}" in TEXTS else escape(first)
+    note = t("headline.greetings.note", model=model, en=shown.get("en", "–"), zh=shown.get("zh", "–"))
     return _card(t("headline.greetings"), value, note)

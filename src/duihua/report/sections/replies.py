@@ -6,7 +6,19 @@ from collections.abc import Mapping
 
 from markupsafe import Markup, escape
 
-from duihua.report.components import estimate, heading, joined, note, number, said, t, table
+from duihua.report.components import (
+    both,
+    dialogue,
+    estimate,
+    heading,
+    joined,
+    note,
+    number,
+    rate,
+    said,
+    t,
+    table,
+)
 from duihua.report.run_record import RunRecord, dig
 from duihua.report.texts import TEXTS
 
@@ -38,8 +50,8 @@ def samples(record: RunRecord) -> Markup | None:
         )
         width = "three" if len(present) == 3 else "two"
         parts.append(
-            Markup('<div class="sample"><p class="prompt">{}</p><div class="replies {}">{}</div></div>').format(
-                said(one.get("prompt")), width, columns
+            Markup('<div class="sample">{}<div class="replies {}">{}</div></div>').format(
+                dialogue(one.get("messages"), one.get("prompt")), width, columns
             )
         )
     return joined(parts)
@@ -49,7 +61,7 @@ def _per_model(result: Mapping[str, object]) -> list[Markup]:
     rows = [
         (
             t(f"model.{model}"),
-            estimate(dig(result, f"repetition_rate.{model}")),
+            rate(dig(result, f"repetition_rate.{model}")),
             estimate(dig(result, f"reward.{model}")),
         )
         for model in MODELS
@@ -60,26 +72,43 @@ def _per_model(result: Mapping[str, object]) -> list[Markup]:
 
 
 def _bleu(result: Mapping[str, object]) -> list[Markup]:
-    """A row for each model and language: the score, and the signature without which it means nothing."""
+    """A row for each score and language, a column for each model, and the signatures without which scores mean nothing."""
     bleu = result.get("bleu")
     if not isinstance(bleu, Mapping):
         return []
     by_stage = result.get("bleu_by_stage")
-    tables = dict(by_stage) if isinstance(by_stage, Mapping) else {str(bleu.get("stage") or ""): bleu}
-    cells: list[tuple[object, ...]] = []
-    for stage, found in tables.items():
-        languages = [("all", found), *(found.get("per_language") or {}).items()]
-        cells += [_score_row(stage, code, "BLEU", one) for code, one in languages if isinstance(one, Mapping)]
+    scored = dict(by_stage) if isinstance(by_stage, Mapping) else {str(bleu.get("stage") or ""): bleu}
+    found: dict[tuple[str, str], dict[str, Mapping[str, object]]] = {}
+    for stage, score in scored.items():
+        for code, one in [("all", score), *(dig(score, "per_language") or {}).items()]:
+            if isinstance(one, Mapping):
+                found.setdefault(("BLEU", code), {})[stage] = one
+    for stage in scored:
         chrf = dig(result, f"chrf_by_stage.{stage}")
         if isinstance(chrf, Mapping):
-            cells.append(_score_row(stage, "all", "chrF", chrf))
-    columns = [t(f"column.{name}") for name in ("model", "language", "score", "value", "signature")]
-    return [heading(t("replies.bleu")), note(t("replies.bleu.note")), table(columns, cells, "lllrl")]
+            found.setdefault(("chrF", "all"), {})[stage] = chrf
+    rows = [
+        (name, _label("language", code), *(number(dig(values, f"{stage}.value"), 1) for stage in scored))
+        for (name, code), values in found.items()
+    ]
+    columns = [t("column.score"), t("column.language"), *(_label("model", stage) for stage in scored)]
+    signatures = [
+        Markup("<li>{} · {}{} <code>{}</code></li>").format(name, _label("language", code), _colon(), signature)
+        for (name, code), values in found.items()
+        for signature in dict.fromkeys(str(one.get("signature") or "–") for one in values.values())
+    ]
+    return [
+        heading(t("replies.bleu")),
+        note(t("replies.bleu.note")),
+        table(columns, rows, "ll" + "r" * len(scored)),
+        Markup('<p class="note small">{}</p><ul class="signatures">{}</ul>').format(
+            t("replies.signatures"), joined(signatures)
+        ),
+    ]
 
 
-def _score_row(stage: str, language: str, name: str, found: Mapping[str, object]) -> tuple[object, ...]:
-    signature = Markup("<code>{}</code>").format(found.get("signature") or "–")
-    return (_label("model", stage), _label("language", language), name, number(found.get("value"), 1), signature)
+def _colon() -> Markup:
+    return both(":", "：")
 
 
 def _label(group: str, code: str) -> Markup:

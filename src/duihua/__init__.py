@@ -21,7 +21,7 @@ __all__ = ["__version__", "load"]
 
 
 def load(path: str | Path, device: str = "cpu") -> ChatModel:
-    """Open a bundle of ours or a Hugging Face model directory (Qwen3 shape) for chat, generation and inspection.
+    """Open a bundle of ours or a Hugging Face model directory (GPT-1, GPT-2, Llama, Qwen3) for chat, generation and inspection.
 
     Returns a ChatModel with `.tokenizer`, `.config`, `.network` (the torch module: `network(token_ids)` gives logits of
     shape (batch, time, vocabulary)), `.chat(...)` and `.generate(...)`. Raises BundleError when the directory is not one.

@@ -26,14 +26,14 @@ test: setup ## Run the whole test suite
 	$(VENV)/bin/python -m pytest
 
 lint: setup ## Style, types and the import contract
-	$(VENV)/bin/ruff check src tests tools
-	$(VENV)/bin/ruff format --check src tests tools
+	$(VENV)/bin/ruff check src tests tools benchmarks hatch_build.py
+	$(VENV)/bin/ruff format --check src tests tools benchmarks hatch_build.py
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
 format: setup ## Rewrite the code in the project's style
-	$(VENV)/bin/ruff check --fix src tests tools
-	$(VENV)/bin/ruff format src tests tools
+	$(VENV)/bin/ruff check --fix src tests tools benchmarks hatch_build.py
+	$(VENV)/bin/ruff format src tests tools benchmarks hatch_build.py
 
 page: setup ## Build the chat page anew
 	$(VENV)/bin/python tools/build_page.py

@@ -11,7 +11,7 @@ class DuihuaError(Exception):
     """Something that the user can put right.
 
     problem: what is wrong, without a full stop. where: file, line and field, or the name of the setting.
-    remedy: what to do about it, as a sentence without a full stop.
+    remedy: what to do about it, as a sentence without a full stop (a question keeps its mark).
     """
 
     def __init__(self, problem: str, *, where: str = "", remedy: str = "") -> None:
@@ -20,7 +20,9 @@ class DuihuaError(Exception):
 
     def __str__(self) -> str:
         line = f"{self.where}: {self.problem}" if self.where else self.problem
-        return f"{line}. {self.remedy}." if self.remedy else f"{line}."
+        if not self.remedy:
+            return f"{line}."
+        return f"{line}. {self.remedy}" + ("" if self.remedy.endswith("?") else ".")
 
 
 class ConfigError(DuihuaError):

@@ -160,3 +160,8 @@ def test_every_verb_answers_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_module_runs_as_a_program(tmp_path: Path) -> None:
     shown = subprocess.check_output([sys.executable, "-m", "duihua", "--version"], text=True, cwd=tmp_path)
     assert shown == f"duihua {__version__}\n"
+
+
+def test_a_remedy_that_asks_keeps_its_mark() -> None:
+    assert str(DataError("none", where="x", remedy="Did you mean y?")) == "x: none. Did you mean y?"
+    assert str(DataError("none", where="x", remedy="Mend it")) == "x: none. Mend it."

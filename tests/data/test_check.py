@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from duihua.data.check import EXACT, LEAK, NEAR, PROMPT_LEAK, CheckReport, LengthLimit, check
+from duihua.data.check import EMPTY, EXACT, LEAK, NEAR, PROMPT_LEAK, CheckReport, LengthLimit, check
 from duihua.data.near_duplicates import DuplicateIndex, similarity, sketch
 from duihua.data.source import SourceConfig, open_source
 
@@ -136,3 +136,13 @@ def test_examples_are_few_and_counts_are_whole(tmp_path: Path) -> None:
     report = checked(tmp_path, [{"text": "the same"}] * 30, examples=5)
     assert report.problems[EXACT] == 29
     assert len(report.examples[EXACT]) == 5
+
+
+def test_an_empty_source_is_no_clean_one(tmp_path: Path) -> None:
+    report = checked(tmp_path, [], "conversations")
+    assert dict(report.problems) == {EMPTY: 1}
+    assert not report.clean
+    assert checked(tmp_path, [chat("What is it?", "A test.")], "conversations").clean  # control
+    bad = checked(tmp_path, [{"messages": []}], "conversations")
+    assert EMPTY not in bad.problems  # what is wrong with its records is said instead
+    assert not bad.clean

@@ -183,3 +183,18 @@ def test_defaults_come_from_generation_config(bundle_directory: Path, tmp_path: 
 def test_a_folder_without_a_model_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"config\.json"):
         duihua.load(tmp_path)
+
+
+def test_without_tokenizer_files_only_what_needs_text_raises(bundle_directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle_directory, tmp_path / "copy")
+    for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (tmp_path / "copy" / file).unlink()
+    model = duihua.load(tmp_path / "copy")
+    whole = duihua.load(bundle_directory)
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        assert torch.equal(model.network(ids), whole.network(ids))
+    assert model.config == whole.config
+    for use in (lambda: model.tokenizer, lambda: model.generate("a"), lambda: model.chat([user("a")])):
+        with pytest.raises(BundleError, match=r"no tokenizer\.json"):
+            use()

@@ -256,3 +256,9 @@ def test_both_ways_of_writing_the_rotary_base_are_read(bundle: Path, old: bool) 
     changes = {"rope_parameters": None, "rope_theta": 1e6} if old else {"rope_parameters": rope, "rope_theta": None}
     edit_config(bundle, **changes)
     assert load_bundle(bundle).config.rope_theta == 1e6
+
+
+def test_of_a_run_the_bundles_inside_are_named(bundle: Path) -> None:
+    refused(bundle.parent, rf"has no config\.json\. Name what is inside it: {bundle}")
+    (bundle / "config.json").unlink()
+    refused(bundle.parent, r"has no config\.json\. Name a bundle")  # control

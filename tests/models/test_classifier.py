@@ -208,6 +208,23 @@ def test_many_examples_of_all_lengths_come_back_in_their_order() -> None:
     assert torch.tensor(together) == pytest.approx(torch.tensor(alone), abs=1e-5)
 
 
+def test_many_options_are_read_a_few_sequences_at_a_time() -> None:
+    network = classifier(task="multiple_choice")
+    counts = (3, 2, 5, 2, 9, 2, 2)
+    examples = [
+        TaskInput(tuple((START, 3 + number, DELIMITER, 5 + option, EXTRACT) for option in range(count)))
+        for number, count in enumerate(counts)
+    ]
+    alone = [class_probabilities(network, [one], 0)[0] for one in examples]
+    seen: list[int] = []
+    network.register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments[0])))
+    together = class_probabilities(network, examples, 0, micro_batch=6)
+    assert seen == [3 + 2, 5, 2, 9, 2 + 2]  # an example with more options than that stays whole
+    for found, expected, count in zip(together, alone, counts, strict=True):
+        assert len(found) == count
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
 # -- the decoder inside -----------------------------------------------------------------------------------------------
 
 

@@ -160,6 +160,8 @@ def test_the_chunked_loss_is_the_loss_of_the_logits(cap: float, chunk: int, monk
     plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten(), reduction="sum")
     plain.backward()
     assert value == pytest.approx(float(plain.detach()), rel=1e-5)
+    unshifted = torch.nn.functional.cross_entropy(logits.detach().flatten(0, 1), x[:, :-1].flatten(), reduction="sum")
+    assert value != pytest.approx(float(unshifted), rel=1e-4)
     for name, weight in made.named_parameters():
         assert weight.grad is not None
         assert (weight.grad - found[name]).abs().max() < 1e-3 * (1 + weight.grad.abs().max()), name

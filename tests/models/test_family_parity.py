@@ -6,6 +6,8 @@ The same check must reject the faults that ports of these models really have; th
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -155,6 +157,8 @@ def test_ours_to_transformers_and_back_in_shards_is_bit_equal(reference: Referen
     auto = transformers.AutoModelForCausalLM
     network, report = auto.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"] and not report["mismatched_keys"]
+    assert network.generation_config.eos_token_id == [tokenizer.im_end_id, tokenizer.end_of_text_id]
+    assert network.generation_config.pad_token_id == tokenizer.pad_id
     with torch.no_grad():
         assert float((network.eval()(IDS).logits - reference.logits).abs().max()) < BOUND
     network.save_pretrained(tmp_path / "theirs", max_shard_size="60KB")
@@ -178,6 +182,18 @@ def test_tensors_of_the_base_model_lack_the_prefix_and_are_read(reference: Refer
     else:
         with pytest.raises(Exception, match="has no head"):
             load_bundle(tmp_path)
+
+
+def test_a_bfloat16_directory_loads_as_float32(reference: Reference, tmp_path: Path) -> None:
+    transformers.AutoModelForCausalLM.from_pretrained(reference.directory, dtype=torch.bfloat16).save_pretrained(
+        tmp_path
+    )
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    with torch.no_grad():
+        expected = again(IDS).logits
+    assert float((logits_of(load_bundle(tmp_path).policy) - expected).abs().max()) < BOUND
+    assert float((expected - reference.logits).abs().max()) > 10 * BOUND  # the rounding itself would be seen
 
 
 @pytest.mark.parametrize("name", list(MODELS))
@@ -259,13 +275,25 @@ def interleaved_rotary(network: Decoder, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(duihua.nn.attention, "rotate", rotate)
 
 
+def no_query_and_key_norm(network: Decoder, _: pytest.MonkeyPatch) -> None:
+    for block in network.blocks:
+        assert isinstance(block, Block)
+        block.attention.query_norm = block.attention.key_norm = nn.Identity()
+
+
+def wrong_rotary_base(network: Decoder, _: pytest.MonkeyPatch) -> None:
+    other = Decoder(dataclasses.replace(network.config, rope_theta=10_000.0))
+    network.cosine, network.sine = other.cosine, other.sine
+
+
 Fault = Callable[[Decoder, pytest.MonkeyPatch], None]
 GPT_FAULTS: list[Fault] = [exact_gelu, wrong_epsilon, norm_before, output_not_turned, positions_from_one]
+MODERN_FAULTS: list[Fault] = [interleaved_rotary, wrong_epsilon, missing_final_norm, norm_before, wrong_rotary_base]
 FAULTS: dict[str, list[Fault]] = {
     "OpenAIGPTLMHeadModel": [*GPT_FAULTS, query_and_key_exchanged],
     "GPT2LMHeadModel": [*GPT_FAULTS, query_and_key_exchanged, missing_final_norm],
-    "LlamaForCausalLM": [interleaved_rotary, wrong_epsilon, missing_final_norm, norm_before],
-    "Qwen3ForCausalLM": [interleaved_rotary, wrong_epsilon, missing_final_norm, norm_before],
+    "LlamaForCausalLM": MODERN_FAULTS,
+    "Qwen3ForCausalLM": [*MODERN_FAULTS, no_query_and_key_norm],
 }
 
 

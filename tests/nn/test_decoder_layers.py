@@ -9,7 +9,7 @@ import torch
 
 from duihua.nn.attention import AttentionPlan, CausalSelfAttention
 from duihua.nn.norms import RMSNorm
-from duihua.nn.positions import rotary_tables, rotate
+from duihua.nn.positions import angle_tables, rotary_frequencies, rotate
 
 
 def attention_by_hand(layer: CausalSelfAttention, x: torch.Tensor, scale: float | None = None) -> torch.Tensor:
@@ -42,6 +42,10 @@ def attention_by_hand(layer: CausalSelfAttention, x: torch.Tensor, scale: float 
     return torch.cat(outputs, dim=-1) @ weights["output.weight"].T
 
 
+def tables(places: int, head_width: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    return angle_tables(torch.arange(places), rotary_frequencies(head_width, theta, torch.device("cpu")))
+
+
 @pytest.fixture
 def layer() -> CausalSelfAttention:
     torch.manual_seed(0)
@@ -53,7 +57,7 @@ def layer() -> CausalSelfAttention:
 
 def test_attention_equals_the_formula_and_a_wrong_scale_does_not(layer: CausalSelfAttention) -> None:
     x = torch.randn(1, 7, 24)
-    cosine, sine = rotary_tables(7, 6, 100.0, torch.device("cpu"))
+    cosine, sine = tables(7, 6, 100.0)
     ours = layer(x, AttentionPlan(cosine, sine), 0)[0].double()
     assert (ours - attention_by_hand(layer, x)).abs().max() < 1e-5
     assert (ours - attention_by_hand(layer, x, scale=1.0)).abs().max() > 1e-2
@@ -63,7 +67,7 @@ def test_a_later_token_changes_nothing_before_it(layer: CausalSelfAttention) -> 
     x = torch.randn(1, 7, 24)
     changed = x.clone()
     changed[0, 5] += 1.0
-    plan = AttentionPlan(*rotary_tables(7, 6, 100.0, torch.device("cpu")))
+    plan = AttentionPlan(*tables(7, 6, 100.0))
     before, after = layer(x, plan, 0), layer(changed, plan, 0)
     assert torch.equal(before[:, :5], after[:, :5])
     assert not torch.allclose(before[:, 5:], after[:, 5:])
@@ -71,7 +75,7 @@ def test_a_later_token_changes_nothing_before_it(layer: CausalSelfAttention) -> 
 
 def test_rotated_products_depend_on_the_distance_alone() -> None:
     q, k = torch.randn(16), torch.randn(16)
-    cosine, sine = rotary_tables(40, 16, 10_000.0, torch.device("cpu"))
+    cosine, sine = tables(40, 16, 10_000.0)
 
     def product(i: int, j: int) -> float:
         return float(rotate(q, cosine[i], sine[i]) @ rotate(k, cosine[j], sine[j]))

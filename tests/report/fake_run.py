@@ -57,10 +57,16 @@ GREETINGS = {
 def build_fake_run(
     directory: Path, stages: tuple[str, ...] = STAGES, hostile: str = "", steps: int = 600, expected: bool = True
 ) -> Path:
-    """Write a run with these finished stages. `hostile` is put wherever text from models or data appears."""
+    """Write a run with these finished stages. `hostile` is put wherever text from models or data appears.
+
+    The recipe holds the stages of the quickstart; those that are not finished have no folder yet.
+    """
     random.seed(7)
-    entries = []
-    for kind in stages:
+    entries: list[dict[str, Any]] = []
+    for kind in dict.fromkeys((*STAGES, *stages)):
+        if kind not in stages:
+            entries.append({"name": kind, "stage": kind, "directory": kind, "config": CONFIGS[kind]})
+            continue
         folder = directory / kind
         folder.mkdir(parents=True)
         result = RESULTS[kind](hostile)
@@ -86,7 +92,7 @@ def build_fake_run(
             }
         )
     run = {
-        "recipe": {"name": "quickstart" + hostile, "stages": [{"stage": kind} for kind in stages]},
+        "recipe": {"name": "quickstart" + hostile, "about": {}},
         "seed": 1,
         "threads": 2,
         "device": "cpu",
@@ -223,6 +229,36 @@ def _ppo(hostile: str) -> dict[str, Any]:
     }
 
 
+def _classify(hostile: str) -> dict[str, Any]:
+    return {
+        "task": "classification",
+        "classes": ["comp.graphics" + hostile, "sci.med", "sport"],
+        "from_scratch": False,
+        "examples": {"train": {"sci.med": 400}, "heldout": {"sci.med": 90}},
+        "cut": {"train": {"examples": 1000, "cut_examples": 212, "cut_tokens": 40_551, "tokens": 70_112},
+                "heldout": {"examples": 300, "cut_examples": 61, "cut_tokens": 9_020, "tokens": 21_660}},
+        "left_out": {"train": {"total": 2, "reasons": {"empty text": {"count": 2, "first": "news.tsv:8"}}}},
+        "length": 96,
+        "steps": 96,
+        "accuracy": {"value": 0.823, "low": 0.776, "high": 0.862, "n": 300},
+        "f1": None,
+        "macro_f1": 0.811,
+        "matthews": 0.732,
+        "positive": None,
+        "confusion": {"labels": ["comp.graphics" + hostile, "sci.med", "sport"], "counts": [[81, 11, 8], [9, 74, 7], [6, 12, 92]]},
+        "baseline": {"accuracy": {"value": 0.3667, "low": 0.31, "high": 0.42, "n": 300}, "f1": None, "macro_f1": 0.179, "matthews": 0.0},
+        "seeds": [{"seed": 1, "accuracy": 0.823, "f1": None, "macro_f1": 0.811, "matthews": 0.732},
+                  {"seed": 2, "accuracy": 0.807, "f1": None, "macro_f1": 0.796, "matthews": 0.709}],
+        "over_seeds": {"accuracy": {"value": 0.815, "low": 0.713, "high": 0.917, "n": 2}, "f1": None,
+                       "macro_f1": {"value": 0.8035, "low": 0.708, "high": 0.899, "n": 2},
+                       "matthews": {"value": 0.7205, "low": 0.574, "high": 0.867, "n": 2}},
+        "mistakes": [{"texts": ["does anyone know a good image viewer" + hostile], "truth": "comp.graphics" + hostile, "predicted": "sport"},
+                     {"texts": ["第一句", "第二句"], "truth": "sport", "predicted": "sci.med"}],
+        "seconds": 31.5,
+        "terms": [TERMS["small-talk"]],
+    }  # fmt: skip
+
+
 def _evaluate(hostile: str) -> dict[str, Any]:
     def greetings(language: str) -> dict[str, Any]:
         answers = {"en": "Hello! How can I help you today?", "zh": "你好！很高兴见到你。"}
@@ -314,6 +350,15 @@ def _ppo_rows(steps: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def _classify_rows(steps: int) -> list[dict[str, Any]]:
+    return [
+        {"step": step, "loss": 3.1 * math.exp(-step / 40) + 1, "class_loss": 1.1 * math.exp(-step / 30), "language_loss": 3.9,
+         "accuracy": 1 - 0.6 * math.exp(-step / 30), "learning_rate": 0.001 * (1 - step / 97), "tokens": step * 2200}
+        | ({"heldout_accuracy": 0.8} if step == 96 else {})
+        for step in range(1, 97)
+    ]  # fmt: skip
+
+
 RESULTS: dict[str, Callable[[str], dict[str, Any]]] = {
     "tokenizer": _tokenizer,
     "pretrain": _pretrain,
@@ -321,12 +366,14 @@ RESULTS: dict[str, Callable[[str], dict[str, Any]]] = {
     "reward": _reward,
     "ppo": _ppo,
     "evaluate": _evaluate,
+    "classify": _classify,
 }
 ROWS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "pretrain": _pretrain_rows,
     "sft": _sft_rows,
     "reward": _reward_rows,
     "ppo": _ppo_rows,
+    "classify": _classify_rows,
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "tokenizer": {"vocabulary_size": 8192, "sample_megabytes": 8.0},
@@ -336,4 +383,5 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "reward": {"steps": 160, "margin": False},
     "ppo": {"iterations": 20, "clip": 0.2, "kl_coefficient": 0.05, "gae_lambda": 0.95},
     "evaluate": {"prompts": 128},
+    "classify": {"epochs": 3, "auxiliary_weight": 0.5},
 }  # fmt: skip

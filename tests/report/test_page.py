@@ -58,12 +58,16 @@ class Page(HTMLParser):
         return [name for _, attributes in self.elements for name in attributes if name.startswith("on")]
 
 
+ROAD = ("tokenizer", "pretrain", "sft", "reward", "ppo", "evaluate")
+EVERYTHING = (*ROAD, "classify")
+
+
 def written(run: Path) -> str:
     return write_report(run).read_text(encoding="utf-8")
 
 
 def test_page_is_balanced_and_loads_nothing(tmp_path: Path) -> None:
-    html = written(build_fake_run(tmp_path))
+    html = written(build_fake_run(tmp_path, stages=EVERYTHING))
     page = Page(html)
     assert page.unbalanced == [] and page.open == []
     assert page.loaded() == []
@@ -91,7 +95,7 @@ def test_policy_allows_the_one_script_by_its_hash_and_no_request(tmp_path: Path)
 
 
 def test_hostile_text_stays_text_wherever_it_appears(tmp_path: Path) -> None:
-    run = build_fake_run(tmp_path, hostile=HOSTILE)
+    run = build_fake_run(tmp_path, stages=EVERYTHING, hostile=HOSTILE)
     html = written(run)
     page = Page(html)
     assert page.unbalanced == [] and page.open == []
@@ -116,13 +120,13 @@ def test_homepage_that_is_no_web_address_is_no_link(tmp_path: Path) -> None:
 
 
 def test_every_sentence_stands_in_both_languages(tmp_path: Path) -> None:
-    page = Page(written(build_fake_run(tmp_path)))
+    page = Page(written(build_fake_run(tmp_path, stages=EVERYTHING)))
     spans = [attributes.get("class") for tag, attributes in page.elements if tag == "span"]
     assert spans.count("en") == spans.count("zh") > 300
 
 
 def test_complete_run_shows_every_section_and_the_main_numbers(tmp_path: Path) -> None:
-    html = written(build_fake_run(tmp_path))
+    html = written(build_fake_run(tmp_path, stages=EVERYTHING))
     for name, _ in SECTIONS:
         assert f'<section id="{name}"' in html
         assert TEXTS[f"{name}.title"].zh in html
@@ -133,8 +137,7 @@ def test_complete_run_shows_every_section_and_the_main_numbers(tmp_path: Path) -
 
 @pytest.mark.parametrize("count", range(6))
 def test_partial_run_says_what_is_missing_and_leaves_it_out(tmp_path: Path, count: int) -> None:
-    stages = ("tokenizer", "pretrain", "sft", "reward", "ppo", "evaluate")[:count]
-    html = written(build_fake_run(tmp_path, stages=stages))
+    html = written(build_fake_run(tmp_path, stages=ROAD[:count]))
     page = Page(html)
     assert page.unbalanced == []
     assert 'class="partial"' in html
@@ -146,6 +149,18 @@ def test_partial_run_says_what_is_missing_and_leaves_it_out(tmp_path: Path, coun
 
 def test_complete_run_has_no_word_of_missing_parts(tmp_path: Path) -> None:
     assert 'class="partial"' not in written(build_fake_run(tmp_path))
+
+
+def test_run_of_another_recipe_is_whole_without_the_quickstarts_stages(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path, stages=("tokenizer", "pretrain", "classify"))
+    path = run / "run.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert 'class="partial"' in written(run)  # so far its recipe is the quickstart's
+    stored["stages"] = [entry for entry in stored["stages"] if entry["name"] in ("tokenizer", "pretrain", "classify")]
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    html = written(run)
+    assert 'class="partial"' not in html
+    assert '<section id="classify"' in html and '<section id="ppo"' not in html
 
 
 def test_stage_without_a_result_is_drawn_from_its_metrics(tmp_path: Path) -> None:
@@ -231,3 +246,55 @@ def test_repetition_rates_have_one_form(tmp_path: Path) -> None:
     path.write_text(json.dumps(stored), encoding="utf-8")
     shown = text_of(written(run), "replies")
     assert all(value in shown for value in ("0.0000", "0.0007", "0.0005")) and "e−" not in shown
+
+
+def test_classifier_stands_beside_the_majority_with_both_intervals_and_its_mistakes(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path, stages=EVERYTHING)
+    shown = text_of(written(run), "classify")
+    assert "1,000 training and 300 held-out examples." in shown and "began from the pre-trained model." in shown
+    assert "Longer than 96 tokens and cut: 212 training and 61 held-out examples." in shown
+    assert "Kept classifier Majority Mean of 2 seeds" in shown
+    assert "Accuracy 0.823 [0.776, 0.862] 0.367 0.815 [0.713, 0.917]" in shown
+    assert "F1, mean of the classes 0.811 0.179" in shown and "Matthews' correlation 0.732 0 0.72" in shown
+    assert "F1 of" not in shown  # three classes: none is the positive one
+    assert "True comp.graphics sci.med sport comp.graphics 81 11 8 sci.med 9 74 7 sport 6 12 92" in shown
+    assert "does anyone know a good image viewer True comp.graphics Said sport" in shown
+    assert "第一句 第二句 True sport Said sci.med" in shown
+    assert "0.823 always the most frequent class: 0.367" in text_of(written(run), "headline")
+
+
+def test_classifier_of_pairs_names_its_positive_class_and_one_of_choices_has_accuracy_alone(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path, stages=EVERYTHING)
+    path = run / "classify" / "result.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    metrics = stored["metrics"]
+    metrics |= {"task": "similarity", "positive": "same", "f1": 0.84, "over_seeds": None, "seeds": metrics["seeds"][:1]}
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    shown = text_of(written(run), "classify")
+    assert "F1 of “ same ” 0.840" in shown and "Mean of" not in shown and "Each of the" not in shown
+    metrics |= {"task": "multiple_choice", "f1": None, "from_scratch": True}
+    metrics["confusion"]["labels"] = ["0", "1", "2"]
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    shown = text_of(written(run), "classify")
+    assert "from random weights" in shown and "Accuracy 0.823" in shown
+    assert "Matthews" not in shown and "Which class" not in shown
+
+
+def test_table_of_very_many_classes_is_left_to_the_result(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path, stages=EVERYTHING)
+    path = run / "classify" / "result.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored["metrics"]["confusion"] = {"labels": [f"c{i}" for i in range(20)], "counts": [[7] * 20] * 20}
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    shown = text_of(written(run), "classify")
+    assert "The table of 20 classes" in shown and "c19" not in shown
+
+
+def test_two_classifiers_of_one_recipe_both_stand_in_the_report(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path, stages=EVERYTHING)
+    path = run / "run.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored["stages"].append({**stored["stages"][-1], "name": "mrpc"})
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    shown = text_of(written(run), "classify")
+    assert "Classification (mrpc)" in shown and shown.count("Kept classifier") == 2

@@ -14,6 +14,7 @@ from duihua.report.page import write_report
 
 pytestmark = pytest.mark.page
 build_fake_run = runpy.run_path(str(Path(__file__).with_name("fake_run.py")))["build_fake_run"]
+EVERYTHING = ("tokenizer", "pretrain", "sft", "reward", "ppo", "evaluate", "classify")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]  # fmt: skip
 
@@ -32,7 +33,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     hostile = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>" + "long" * 60
-    return write_report(build_fake_run(tmp_path_factory.mktemp("run"), hostile=hostile)).as_uri()
+    return write_report(build_fake_run(tmp_path_factory.mktemp("run"), stages=EVERYTHING, hostile=hostile)).as_uri()
 
 
 def test_language_follows_the_browser_switches_and_is_remembered(browser: Browser, report: str) -> None:
@@ -74,7 +75,7 @@ def test_no_width_scrolls_the_page_and_nothing_is_requested_or_run(
 def test_every_table_of_an_ordinary_run_fits_its_box(browser: Browser, tmp_path: Path, width: int, locale: str) -> None:
     context = browser.new_context(viewport={"width": width, "height": 800}, locale=locale)
     page = context.new_page()
-    page.goto(write_report(build_fake_run(tmp_path)).as_uri())
+    page.goto(write_report(build_fake_run(tmp_path, stages=EVERYTHING)).as_uri())
     page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
     cut_off = """[...document.querySelectorAll('.scroll, .command')].filter(box => box.scrollWidth > box.clientWidth)
                  .map(box => box.closest('section').id)"""

@@ -339,6 +339,7 @@ def test_settings_are_printed_flat() -> None:
     source = {"name": "wiki", "path": "", "hub": "", "limit": 5, "weight": 1.0}
     config = {"steps": 3, "rates": {"fast": 0.1}, "pair": [1, 2], "sources": [source], "prompts": [{"a": 1}, {"a": 2}]}
     assert settings_line(config) == "steps 3, rates.fast 0.1, pair 1, 2, sources wiki (limit 5), prompts 2 entries"
+    assert settings_line({"steps": 3, "shape": {"width": None, "layers": 2}, "lora": None}) == "steps 3, shape.layers 2"
 
 
 def test_sources_are_found_at_any_depth_of_the_real_configs() -> None:

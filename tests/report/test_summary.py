@@ -34,6 +34,13 @@ def test_summary_has_the_promised_keys_and_the_stages_values(tmp_path: Path) -> 
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == PROMISED
 
 
+def test_a_classifier_is_in_the_summary_with_the_majority_beside_it(tmp_path: Path) -> None:
+    stages = ("tokenizer", "pretrain", "sft", "reward", "ppo", "evaluate", "classify")
+    found = write_summary(build_fake_run(tmp_path, stages=stages))
+    assert found.pop("classify") == {"accuracy": {"value": 0.823, "low": 0.776, "high": 0.862}, "majority": 0.3667}
+    assert found == PROMISED
+
+
 def test_summary_reads_the_run_and_not_constants(tmp_path: Path) -> None:
     build_fake_run(tmp_path)
     path = tmp_path / "ppo" / "result.json"
@@ -90,9 +97,9 @@ def test_line_cut_off_by_a_crash_costs_a_line_and_is_counted(tmp_path: Path) -> 
     build_fake_run(tmp_path, stages=("pretrain",), steps=60)
     path = tmp_path / "pretrain" / "metrics.jsonl"
     whole = path.read_text(encoding="utf-8")
-    assert read_run(tmp_path).stages[0].unreadable_lines == 0
+    assert read_run(tmp_path).stages[1].unreadable_lines == 0
     path.write_text(whole + '{"step": 61, "lo', encoding="utf-8")
-    stage = read_run(tmp_path).stages[0]
+    stage = read_run(tmp_path).stages[1]
     assert (len(stage.rows), stage.unreadable_lines) == (60, 1)
 
 
@@ -100,6 +107,6 @@ def test_step_that_a_resumed_run_wrote_again_counts_once_with_the_later_value(tm
     build_fake_run(tmp_path, stages=("pretrain",), steps=60)
     path = tmp_path / "pretrain" / "metrics.jsonl"
     path.write_text(path.read_text(encoding="utf-8") + '{"step": 60, "loss": 1.5}\n', encoding="utf-8")
-    rows = read_run(tmp_path).stages[0].rows
+    rows = read_run(tmp_path).stages[1].rows
     assert len(rows) == 60
     assert rows[-1]["loss"] == 1.5

@@ -107,3 +107,13 @@ def test_rising_and_broken_and_jumping_curves_are_seen(tmp_path: Path) -> None:
     (run / "pretrain" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     found = " ".join(words(run))
     assert "rose by" in found and "above the curve: 1" in found and "not numbers: 1" in found
+
+
+@pytest.mark.parametrize(("majority", "status"), [(0.37, "good"), (0.775, "good"), (0.8, "watch")])
+def test_a_classifier_must_beat_the_most_frequent_class_by_its_interval(
+    tmp_path: Path, majority: float, status: str
+) -> None:
+    run = build_fake_run(tmp_path, stages=("tokenizer", "classify"))
+    change(run, "classify", baseline={"accuracy": {"value": majority}})
+    found = {text: status for text, status in words(run).items() if "Classification" in text}
+    assert list(found.values()) == [status]

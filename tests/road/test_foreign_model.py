@@ -106,6 +106,33 @@ def test_lora_leaves_an_adapter_and_the_tokenizer_as_it_was(imported: Path, tune
     assert sum(source["learnt_tokens"] for source in result["metrics"]["sources"]) > 0
 
 
+@pytest.mark.slow
+def test_it_is_aligned_and_evaluated_by_the_same_commands(folder: Path, duihua: Command, tuned: Path) -> None:
+    settings = {
+        "reward": "preferences: [{name: tiny-preferences}]\nconversations: [{name: tiny-chat}]\nsampled_pairs: 16\n"
+        "off_topic_pairs: 8\nheldout_sampled_pairs: 8\nheldout_off_topic_pairs: 8\nreply_tokens: 8\n"
+        "normalisation_samples: 8\nverification_samples: 8\n",
+        "ppo": "sources: [{name: tiny-chat}]\ntrain_prompts: 16\nheldout_prompts: 4\nprompt_tokens: 64\nreply_tokens: 8\n"
+        "iterations: 1\nrollout_prompts: 8\nepochs: 1\nminibatches: 2\nsamples: 2\n",
+        "evaluate": "text_sources: [{name: tiny-text}]\nsources: [{name: tiny-chat}]\nheldout_bytes: 500\n"
+        "heldout_conversations: 4\nprompts: 4\nreply_tokens: 8\ngreeting_tokens: 4\n",
+    }
+    inputs = {
+        "reward": ["policy=sft"],
+        "ppo": ["policy=sft", "reward=reward"],
+        "evaluate": ["base=bundle", "sft=sft", "reward=reward", "ppo=ppo"],
+    }
+    for stage, text in settings.items():
+        (folder / f"{stage}.yaml").write_text(text)
+        given = [word for role in inputs[stage] for word in ("--input", role)]
+        lora = [] if stage == "evaluate" else ["--lora"]
+        duihua(stage, *given, "--config", f"{stage}.yaml", *lora, "--output", stage)
+    metrics = json.loads((folder / "evaluate" / "result.json").read_text())["metrics"]
+    assert metrics["bits_per_byte"].keys() == {"base", "sft", "ppo"}
+    assert (folder / "ppo" / "tokenizer.json").read_bytes() == (tuned / "tokenizer.json").read_bytes()
+    assert list((folder / "ppo" / "adapter").glob("adapter_model.safetensors"))
+
+
 def test_both_exports_of_the_tuned_model_are_read_by_others(
     folder: Path, duihua: Command, tuned: Path, imported: Path
 ) -> None:

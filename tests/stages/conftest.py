@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,27 @@ def lab() -> Lab:
     torch.set_num_threads(1)
     texts = [" ".join(WORDS), "say name please zzz", "user assistant"] * 6
     return Lab(Tokenizer.train(texts, 290))
+
+
+@contextmanager
+def _killed(owner: Any, name: str, call: int) -> Iterator[None]:
+    right, calls = getattr(owner, name), 0
+
+    def stop(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise RuntimeError("killed")
+        return right(*arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(owner, name, stop)
+        with pytest.raises(RuntimeError, match="killed"):
+            yield
+
+
+@pytest.fixture
+def killed() -> Callable[[Any, str, int], AbstractContextManager[None]]:
+    """`with killed(module, "sft_loss", 16):` ends what runs inside at the 16th call of that function, and holds that it
+    did."""
+    return _killed

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from duihua.data.records import Choice, Labelled
 from duihua.data.source import SourceConfig
 from duihua.engine.classifier_model import ClassifierModel, Question
 from duihua.errors import BundleError, ConfigError, DataError
@@ -20,13 +21,14 @@ from duihua.files import read_json, sha256_file
 from duihua.models.bundle import load_bundle
 from duihua.models.classifier import Classifier
 from duihua.models.task_bundle import is_task_bundle, load_task_bundle
+from duihua.report.page import write_report
 from duihua.stages import classify
 from duihua.stages.classify import JointLoss
 from duihua.stages.configs.classify import ClassifyConfig
 from duihua.stages.configs.pretrain import ShapeConfig
 from duihua.stages.context import StageContext, StageResult
-from duihua.stages.task_examples import TaskBatches, TaskExample, cut_counts
-from duihua.text.task_inputs import Task, TaskInputs
+from duihua.stages.task_examples import TaskBatches, TaskExample, cut_counts, mistakes
+from duihua.text.task_inputs import TASKS, Task, TaskInputs
 from duihua.training.config import OptimizerConfig, TrainerConfig
 
 ANIMALS, COLOURS = ("cat", "dog", "bird"), ("red", "blue", "green")
@@ -205,17 +207,25 @@ def test_what_was_cut_is_counted(lab: Any) -> None:
     assert cut_counts(examples) == {"examples": 3, "cut_examples": 2, "cut_tokens": 6, "tokens": 15}
 
 
+def test_mistakes_are_drawn_by_a_hash_with_the_beginnings_of_their_texts() -> None:
+    records = [Labelled((f"text {n} " + "x" * 400, "b"), "ab"[n % 2], "s", "en") for n in range(40)]
+    said = ["a"] * 40
+    found = mistakes(records, said)
+    assert len(found) == 6 and all((one["truth"], one["predicted"]) == ("b", "a") for one in found)
+    assert {one["texts"][0].split()[1] for one in found} != {str(n) for n in (1, 3, 5, 7, 9, 11)}
+    assert all(len(one["texts"][0]) == 304 and one["texts"][0].endswith(" ...") for one in found)
+    assert found == mistakes(records[::-1], said[::-1])
+    assert mistakes(records, [record.label for record in records]) == []
+    choice = Choice("c", ("first", "second"), 1, "s", "en")
+    assert mistakes([choice], ["0"]) == [{"texts": ["c"], "truth": "second", "predicted": "first"}]
+
+
 # -- what it learns ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("task", "epochs", "rate"), [("classification", 3, 3e-3), ("similarity", 3, 3e-3), ("multiple_choice", 3, 3e-3)]
-)
-def test_three_seeds_learn_a_small_task_far_beyond_the_majority(
-    policy: Path, tmp_path: Path, task: Task, epochs: int, rate: float
-) -> None:
-    config = settings(tmp_path, task, seeds=3, epochs=epochs)
-    config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=rate))
+@pytest.mark.parametrize("task", TASKS)
+def test_three_seeds_learn_a_small_task_far_beyond_the_majority(policy: Path, tmp_path: Path, task: Task) -> None:
+    config = settings(tmp_path, task, seeds=3)
     result = classify.run(config, context(policy, tmp_path / "run"))
     metrics = result.metrics
     assert [found["seed"] for found in metrics["seeds"]] == [3, 4, 5]
@@ -228,6 +238,9 @@ def test_three_seeds_learn_a_small_task_far_beyond_the_majority(
     right = [sum(map(str.__eq__, said["truth"], answers)) / 90 for answers in said["predicted"]]
     assert right == [found["accuracy"] for found in metrics["seeds"]]
     assert sum(map(sum, metrics["confusion"]["counts"])) == 90
+    wrong = 90 - round(90 * metrics["accuracy"]["value"])
+    assert len(metrics["mistakes"]) == min(wrong, 6)
+    assert all(one["truth"] != one["predicted"] for one in metrics["mistakes"])
     assert StageResult.load(tmp_path / "run").metrics == json.loads(json.dumps(metrics))
 
 
@@ -294,9 +307,20 @@ def test_a_classifier_that_is_loaded_says_what_it_said(trained: Path, policy: Pa
     )  # the trunk is a policy like any other
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(
-    policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_report_shows_what_the_stage_wrote(trained: Path, tmp_path: Path) -> None:
+    entry = {"name": "classify", "stage": "classify", "directory": str(trained)}
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": {"name": "mine"}, "stages": [entry]}))
+    html = write_report(tmp_path).read_text(encoding="utf-8")
+    metrics = StageResult.load(trained).metrics
+    low, high, majority = (
+        metrics["accuracy"]["low"], metrics["accuracy"]["high"], metrics["baseline"]["accuracy"]["value"]
+    )  # fmt: skip
+    assert f"[{low:.3f}, {high:.3f}]" in html and f"{majority:.3f}" in html
+    assert "Pairs of texts in either order" in html and "<bdi>yes</bdi>" in html
+    assert 'class="partial"' not in html
+
+
+def test_an_interrupted_run_ends_with_the_same_bits(policy: Path, tmp_path: Path, killed: Any) -> None:
     config = settings(
         tmp_path,
         epochs=1,
@@ -306,19 +330,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     )
     whole, cut = context(policy, tmp_path / "whole"), context(policy, tmp_path / "cut")
     classify.run(config, whole)
-    right, calls = JointLoss.__call__, 0
-
-    def killed(self: JointLoss, network: nn.Module, batch: dict[str, Tensor]) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 2 * 18:  # in the eighth step of the second seed
-            raise RuntimeError("killed")
-        return right(self, network, batch)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(JointLoss, "__call__", killed)
-        with pytest.raises(RuntimeError, match="killed"):
-            classify.run(config, cut)
+    with killed(JointLoss, "__call__", 2 * 18):  # in the eighth step of the second seed
+        classify.run(config, cut)
     assert not is_task_bundle(cut.directory)
     resumed = classify.run(config, cut)
     for name in ("model.safetensors", "task_head.safetensors", classify.PREDICTIONS_FILE):

@@ -25,3 +25,9 @@ def test_a_result_is_read_back_after_the_run_was_moved(tmp_path: Path) -> None:
 def test_a_stage_that_only_measures_has_no_bundle(tmp_path: Path) -> None:
     StageResult(None, {}).save(tmp_path)
     assert StageResult.load(tmp_path).bundle is None
+
+
+def test_data_is_looked_for_where_the_command_line_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUIHUA_HOME", str(tmp_path / "home"))
+    assert StageContext(tmp_path).data_directory == tmp_path / "home"
+    assert StageContext(tmp_path, data_directory=tmp_path / "other").data_directory == tmp_path / "other"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from duihua.config import build
 from duihua.errors import ConfigError, TrainingError
@@ -81,23 +81,12 @@ def test_fine_tuning_lowers_the_loss_and_writes_both_forms(lab: Any, tmp_path: P
         assert torch.equal(weight, dict(adapted.named_parameters())[name]), name
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_ends_with_the_same_bits(lab: Any, tmp_path: Path, killed: Any) -> None:
     config, whole = fine_tuning(lab, tmp_path, "whole")
     _, cut = fine_tuning(lab, tmp_path, "cut")
     sft.run(config, whole)
-    right, calls = sft.sft_loss, 0
-
-    def killed(network: nn.Module, batch: dict[str, Tensor]) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 2 * 8:  # in the eighth step, after the checkpoint of the fifth
-            raise RuntimeError("killed")
-        return right(network, batch)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(sft, "sft_loss", killed)
-        with pytest.raises(RuntimeError, match="killed"):
-            sft.run(config, cut)
+    with killed(sft, "sft_loss", 2 * 8):  # in the eighth step, after the checkpoint of the fifth
+        sft.run(config, cut)
     assert not (cut.directory / "adapter").exists()
     sft.run(config, cut)
     for file in ("model.safetensors", "adapter/adapter_model.safetensors"):
@@ -240,24 +229,13 @@ def test_ppo_raises_a_gold_reward_through_adapters_alone(lab: Any, tmp_path: Pat
     assert frozen_fingerprint(policy) == frozen
 
 
-def test_an_interrupted_ppo_ends_with_the_same_bits(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_ppo_ends_with_the_same_bits(lab: Any, tmp_path: Path, killed: Any) -> None:
     changes = {"critic": "reward", "trainer": TrainerConfig(log_every=1, checkpoint_steps=3, checkpoint_seconds=1e9)}
     config, whole = alignment(lab, tmp_path, "whole", **changes)
     _, cut = alignment(lab, tmp_path, "cut", **changes)
     ppo.run(config, whole)
-    right, calls = ppo.Loss.__call__, 0
-
-    def killed(self: Any, network: nn.Module, batch: dict[str, Tensor]) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 5:  # one micro-batch an update: in the fifth, after the checkpoint of the third
-            raise RuntimeError("killed")
-        return right(self, network, batch)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(ppo.Loss, "__call__", killed)
-        with pytest.raises(RuntimeError, match="killed"):
-            ppo.run(config, cut)
+    with killed(ppo.Loss, "__call__", 5):  # one micro-batch an update: in the fifth, after the checkpoint of the third
+        ppo.run(config, cut)
     ppo.run(config, cut)
     for file in ("model.safetensors", "adapter/adapter_model.safetensors"):
         assert sha256_file(cut.directory / file) == sha256_file(whole.directory / file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -10,9 +11,12 @@ import pytest
 
 from duihua.data.source import SourceConfig
 from duihua.models.bundle import load_bundle
+from duihua.models.flops import count_flops
+from duihua.models.imagined import build_imagined
+from duihua.models.trace import trace
 from duihua.stages.configs.pretrain import PretrainConfig, ShapeConfig
 from duihua.stages.context import StageContext
-from duihua.stages.pretrain import run
+from duihua.stages.pretrain import run, training_flops
 from duihua.text.tokenizer import Tokenizer
 from duihua.training.config import OptimizerConfig, TrainerConfig
 
@@ -48,3 +52,16 @@ def test_a_preset_is_trained_and_saved_as_its_family(name: str, family: str, tmp
     assert first == pytest.approx(math.log(264), abs=0.3)
     assert result.metrics["loss"] < first - 0.3
     assert not found.policy.gradient_checkpointing
+
+
+@pytest.mark.parametrize("name", ["gpt1", "llama", "fast"])
+def test_the_formula_of_training_work_is_what_running_the_network_counts(name: str) -> None:
+    small = ShapeConfig(
+        preset=name, width=32, layers=3, heads=4, key_value_heads=2, head_width=8, feed_forward_width=40
+    )
+    shape = small.decoder(50, 24)
+    network = build_imagined(shape)
+    counted = count_flops(network, trace(network, 1, shape.context), 1, shape.context).training
+    assert training_flops(shape, 1) == pytest.approx(counted)
+    other = dataclasses.replace(shape, gated=not shape.gated)
+    assert training_flops(other, 1) != pytest.approx(counted, rel=1e-2)

@@ -235,24 +235,11 @@ def test_without_the_stop_token_in_the_mask_replies_do_not_end(
     assert reply != "I am fine"
 
 
-def test_an_interrupted_run_ends_with_the_same_bits(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_ends_with_the_same_bits(base: Path, tmp_path: Path, killed: Any) -> None:
     whole, cut = context(base, tmp_path / "whole"), context(base, tmp_path / "cut")
     sft.run(settings(base), whole)
-    right, calls = sft.sft_loss, 0
-
-    def killed(network: nn.Module, batch: dict[str, Tensor]) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 2 * 8:  # in the eighth step, after the checkpoint of the fifth
-            raise RuntimeError("killed")
-        return right(network, batch)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(sft, "sft_loss", killed)
-        with pytest.raises(RuntimeError, match="killed"):
-            sft.run(settings(base), cut)
+    with killed(sft, "sft_loss", 2 * 8):  # in the eighth step, after the checkpoint of the fifth
+        sft.run(settings(base), cut)
     assert not (cut.directory / "model.safetensors").exists()
     resumed = sft.run(settings(base), cut)
     assert sha256_file(cut.directory / "model.safetensors") == sha256_file(whole.directory / "model.safetensors")

@@ -101,10 +101,10 @@ def test_a_vocabulary_larger_than_the_data_allows_names_the_reachable_size(
 def test_an_empty_corpus_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         stage(tmp_path / "run", (write_source(tmp_path / "empty.jsonl", []),))
-    with pytest.raises(DataError, match="no sources"):
+    with pytest.raises(ConfigError, match="no source of text"):
         stage(tmp_path / "run", ())
 
 
 def test_sizes_must_be_positive() -> None:
-    with pytest.raises(ConfigError, match=r"tokenizer\.megabytes"):
+    with pytest.raises(ConfigError, match=r"^megabytes: must be above 0"):
         TokenizerConfig(megabytes=0)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duihua.errors import BundleError, ConfigError
-from duihua.text.tokenizer import CHATML, SPECIAL_TOKENS, Tokenizer
+from duihua.text.tokenizer import SPECIAL_TOKENS, Tokenizer, chatml
 
 from_everywhere = st.text(max_size=60)
 
@@ -65,7 +65,7 @@ def test_saved_and_loaded_it_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -
     tokenizer.save(tmp_path)
     again = Tokenizer.load(tmp_path)
     assert again.fingerprint == tokenizer.fingerprint
-    assert again.chat_template == CHATML
+    assert again.chat_template == chatml()
     assert again.stop_ids == tokenizer.stop_ids and again.pad_id == tokenizer.pad_id
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
 

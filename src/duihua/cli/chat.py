@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from duihua import console
+from duihua.cli.arguments import Parser
 from duihua.cli.chat_texts import COMMANDS, Language, language_of_locale, text
 from duihua.config import field_help
 from duihua.engine.settings import SamplingSettings
@@ -76,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="duihua chat",
         description="Talk to a model: in the terminal, line by line through a pipe, or with one --message.",
         epilog="Inside: " + "  ".join(names[0] for names in COMMANDS.values()),

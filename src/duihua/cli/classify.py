@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from duihua import console
 from duihua.cli import stage
+from duihua.cli.arguments import Parser
 from duihua.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ def predict(argv: Sequence[str]) -> int:
     with console.json_output(arguments.json):
         from duihua.cli.questions import read_questions
         from duihua.engine.classifier_model import ClassifierModel
-        from duihua.stages.execution import check_device
 
-        check_device(arguments.device)
         model = ClassifierModel.load(arguments.model, arguments.device)
         columns = tuple(name for name in arguments.columns.split(",") if name)
         questions = read_questions(arguments.predict, model.settings.task, columns, arguments.form)
@@ -119,7 +118,7 @@ def _with_file(argv: Sequence[str]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="duihua classify",
         description=PREDICT_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,

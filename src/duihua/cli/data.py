@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from duihua import console
+from duihua.cli.arguments import Parser
 from duihua.config import nearest
 from duihua.data.archives import archive_folder, fetch, locked_archives
 from duihua.data.home import data_directory
@@ -32,12 +33,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     common.add_argument(
         "--data", metavar="DIR", default="", help="data directory (default $DUIHUA_HOME or ~/.cache/duihua)"
     )
-    reading = argparse.ArgumentParser(add_help=False)
+    reading = Parser(add_help=False)
     reading.add_argument(
         "target", help="a known source, or your own file, folder or glob; with --hub a data set's name"
     )
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     reading.add_argument("--limit", type=int, default=0, help="look at this many records of each split only")
 
-    parser = argparse.ArgumentParser(prog="duihua data", description="Sources of training data: get, look at, check.")
+    parser = Parser(prog="duihua data", description="Sources of training data: get, look at, check.")
     verbs = parser.add_subparsers(required=True, metavar="list|get|show|check")
     verb = verbs.add_parser("list", parents=[common], help="known sources with kind, language, counts and licence")
     verb.set_defaults(run=_list)
@@ -149,7 +150,7 @@ def _get(arguments: argparse.Namespace) -> int:
     for name in names:
         if name not in KNOWN_SOURCES:
             near = nearest(name, ["starter", *KNOWN_SOURCES])
-            remedy = f"Did you mean {near}" if near else "`duihua data list` shows the names"
+            remedy = f"Did you mean {near}?" if near else "`duihua data list` shows the names"
             raise ConfigError("no source of this name", where=name, remedy=remedy)
     packages = [package for name in names for package in _packages(name)]
     from_directory = Path(arguments.from_directory).expanduser() if arguments.from_directory else None
@@ -204,7 +205,7 @@ def _config(arguments: argparse.Namespace, target: str) -> SourceConfig:
     looks_like_path = Path(target).expanduser().exists() or any(sign in target for sign in "/.*?")
     if not looks_like_path:
         near = nearest(target, list(KNOWN_SOURCES))
-        remedy = f"Did you mean {near}" if near else "`duihua data list` shows the names"
+        remedy = f"Did you mean {near}?" if near else "`duihua data list` shows the names"
         raise ConfigError("neither a known source nor a file", where=target, remedy=remedy)
     return SourceConfig(path=target, columns=_columns(arguments.column), **settings)
 
@@ -313,7 +314,7 @@ def _check(arguments: argparse.Namespace) -> int:
         return 0 if report.clean else 1
     console.say(
         f"{report.source}: {report.records['train']:,} usable records to train on, {report.records['heldout']:,} held out, "
-        f"{report.characters:,} characters; " + ", ".join(f"{name} {n:,}" for name, n in report.languages.most_common())
+        f"{report.characters:,} characters" + "".join(f", {name} {n:,}" for name, n in report.languages.most_common())
     )
     if report.labels:
         console.say("labels: " + ", ".join(f"{name} {n:,}" for name, n in report.labels.most_common()))

@@ -5,7 +5,6 @@ Every check looks and reports; none changes anything, and none reaches out to th
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.metadata
 import importlib.util
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from duihua import console
+from duihua.cli.arguments import Parser
 
 GIB = 2**30
 QUICKSTART_MEMORY = 4 * GIB
@@ -37,9 +37,7 @@ class Finding:
 
 def main(argv: Sequence[str]) -> int:
     """Print what was found. Returns 0, or 1 where there is a problem."""
-    parser = argparse.ArgumentParser(
-        prog="duihua doctor", description="Check this machine and say what to do about what is wrong."
-    )
+    parser = Parser(prog="duihua doctor", description="Check this machine and say what to do about what is wrong.")
     parser.add_argument("--output", metavar="DIR", default="runs", help="where runs will be written (default runs)")
     parser.add_argument(
         "--data", metavar="DIR", default="", help="data directory (default $DUIHUA_HOME or ~/.cache/duihua)"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from duihua import console
+from duihua.cli.arguments import Parser
 from duihua.errors import ConfigError
 
 DTYPES = {"huggingface": ("f32", "f16", "bf16"), "gguf": ("f32", "f16", "bf16", "q8_0")}
@@ -68,7 +69,7 @@ def _to_directory(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="duihua export",
         description="Write a model for other programs: a Hugging Face directory, or one GGUF file for llama.cpp.",
     )

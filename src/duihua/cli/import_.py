@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duihua import console
+from duihua.cli.arguments import Parser
 from duihua.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="duihua import",
         description="Check a Hugging Face model directory (GPT-1, GPT-2, Llama, Qwen3) and write it as a bundle.",
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from duihua import console
+from duihua.cli.arguments import Parser
 from duihua.cli.inspect_text import show
 from duihua.errors import BundleError, ConfigError
 
@@ -29,7 +30,7 @@ SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
 def main(argv: Sequence[str]) -> int:
     """Print what a model consists of and costs; 0 when it could be read. Raises BundleError or ConfigError where not."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="duihua inspect",
         description="Show the shapes, parameters, memory and work of a model, its tokenizer and the terms of its data.",
     )

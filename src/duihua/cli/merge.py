@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from duihua import console
+from duihua.cli.arguments import Parser
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; 0 when the bundle is written. Raises DuihuaError for an adapter that does not fit the base."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="duihua merge",
         description="Merge a LoRA adapter in PEFT's format into the model that it was trained beside, and write the "
         "result as a bundle that needs no adapter. The stages do this by themselves; this is for adapters from elsewhere.",

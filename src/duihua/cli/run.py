@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from duihua import console
+from duihua.cli.arguments import Parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="duihua run",
         description="Run the stages of a recipe in order, then write summary.json and report.html. Finished stages are "
         "skipped, an interrupted one goes on, one whose settings or data have changed runs again in a new folder.",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from duihua import console
+from duihua.cli.arguments import Parser
 from duihua.config import build, load_yaml, override, parse, to_mapping
 from duihua.config.flags import optional_groups
 from duihua.config.mapping import suggestion
@@ -129,7 +130,7 @@ def _roles(stage: Stage) -> str:
 
 
 def _parser(stage: Stage) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"duihua {stage.name}", add_help=False, allow_abbrev=False)
+    parser = Parser(prog=f"duihua {stage.name}", add_help=False, allow_abbrev=False)
     parser.add_argument("--output", metavar="DIR", default="", help="folder for the bundle; the same folder goes on")
     parser.add_argument(
         "--input",

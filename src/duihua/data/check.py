@@ -34,12 +34,13 @@ from duihua.data.source import Source
 from duihua.data.user_files import UserFiles
 from duihua.data.views import ApartSource
 
-EXACT, NEAR, LEAK, PROMPT_LEAK, TWO_LABELS = (
+EXACT, NEAR, LEAK, PROMPT_LEAK, TWO_LABELS, EMPTY = (
     "exact duplicate",
     "near duplicate",
     "held-out record repeats a training record",
     "held-out prompt is asked in training",
     "the same text has another label elsewhere",
+    "holds no record",
 )
 
 
@@ -169,6 +170,8 @@ def check(
                 report.add(Problem(LEAK, held, f"{kind} {trained}"))
             else:
                 report.add(Problem(EXACT if repeated[1] else NEAR, place, f"{kind} {first_place}"))
+    if report.clean and not report.records.total():
+        report.add(Problem(EMPTY, source.name))
     return report
 
 

@@ -12,14 +12,14 @@ that is held whole is always found, and of a part the share is estimated from 25
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from duihua.data.near_duplicates import DuplicateIndex, gram_hashes
-from duihua.data.records import Document, normalised
+from duihua.data.records import normalised
 
 RUN = 16
 """Letters and digits of a run; a held-out text of fewer is only looked for as a whole."""
@@ -37,15 +37,6 @@ class Occurrence:
     name: str
     """Name that the held-out text was given."""
     text: str
-
-
-@dataclass(frozen=True)
-class Leak:
-    """A document that must not be trained on, by its number from 0, and why."""
-
-    number: int
-    document: Document
-    occurrence: Occurrence
 
 
 class HeldOutTexts:
@@ -102,11 +93,3 @@ def _kept(runs: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         return runs
     chosen = runs[runs % np.uint64(KEPT_OF_LONG) == 0]
     return chosen if len(chosen) else runs
-
-
-def find_leaks(documents: Iterable[Document], held_out: HeldOutTexts) -> Iterator[Leak]:
-    """Every document in which a held-out text occurs."""
-    for number, document in enumerate(documents):
-        occurrence = held_out.occurrence(document.text)
-        if occurrence is not None:
-            yield Leak(number, document, occurrence)

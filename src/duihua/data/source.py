@@ -228,7 +228,7 @@ def refuse_as_text(source: Source, where: str) -> None:
 def _open_known(name: str, data_directory: Path) -> Source:
     if name not in KNOWN_SOURCES:
         near = difflib.get_close_matches(name, KNOWN_SOURCES, n=1)
-        remedy = f"Did you mean {near[0]}" if near else f"Known are: {', '.join(KNOWN_SOURCES)}"
+        remedy = f"Did you mean {near[0]}?" if near else f"Known are: {', '.join(KNOWN_SOURCES)}"
         raise ConfigError("no source of this name", where=f"source {name}", remedy=remedy)
     module, class_name = KNOWN_SOURCES[name]
     source: Source = getattr(importlib.import_module(module), class_name)(data_directory)

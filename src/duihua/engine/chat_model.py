@@ -24,6 +24,7 @@ from duihua.errors import BundleError, DuihuaError, GenerationError
 from duihua.files import read_json
 from duihua.models.bundle import Bundle, load_bundle
 from duihua.text.chat_template import ChatTemplate, Message
+from duihua.text.tokenizer import AbsentTokenizer, Tokenizer
 
 CHAT_DEFAULTS = SamplingSettings(temperature=0.7, top_p=0.9, repetition_penalty=1.05, max_new_tokens=256)
 """For chat, where the bundle's generation_config.json names nothing else."""
@@ -115,12 +116,12 @@ class ChatModel:
 
     def __init__(self, bundle: Bundle, slots: int = 4) -> None:
         self.network = bundle.policy
-        self.tokenizer = bundle.tokenizer
+        self._tokenizer = bundle.tokenizer
         self.config = bundle.config
         self.directory = bundle.directory
         self.stage = _stage(bundle.directory)
         self.defaults = _defaults(bundle.directory)
-        self.engine = Engine(self.network, self.tokenizer, slots, reuse_prefix=True)
+        self.engine = Engine(self.network, self._tokenizer, slots, reuse_prefix=True)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu", slots: int = 4) -> ChatModel:
@@ -137,6 +138,13 @@ class ChatModel:
     def context(self) -> int:
         """Most tokens of conversation and reply together."""
         return self.engine.context
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer; BundleError where the directory has none that is read. All that needs no text works without."""
+        if isinstance(self._tokenizer, AbsentTokenizer):
+            raise self._tokenizer.error
+        return self._tokenizer
 
     @cached_property
     def template(self) -> ChatTemplate:

@@ -22,10 +22,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from duihua.errors import BundleError, DuihuaError
-from duihua.files import read_json, write_atomic, write_json
+from duihua.errors import BundleError
+from duihua.files import write_atomic, write_json
 from duihua.models.decoder import Decoder
 from duihua.models.interop.registry import FAMILIES, family_of, tensor_layout
+from duihua.models.weights import read_object
 from duihua.nn.lora import LoraLinear, adapters, frozen_fingerprint, matrices_of_blocks, replace_module
 from duihua.nn.lora_config import LoraConfig
 
@@ -190,7 +191,7 @@ def load_adapter(decoder: Decoder, directory: str | Path) -> Adapter:
     directory = Path(directory)
     settings = _read_settings(directory)
     tensors = _read_tensors(directory / WEIGHTS)
-    origin = _read_object(directory / ORIGIN) if (directory / ORIGIN).is_file() else {}
+    origin = read_object(directory / ORIGIN) if (directory / ORIGIN).is_file() else {}
     decoder.requires_grad_(False)
     base = origin.get("base_sha256", "")
     if base and base != frozen_fingerprint(decoder):
@@ -263,7 +264,7 @@ def _read_settings(directory: Path) -> dict[str, Any]:
         raise BundleError("no such directory", where=str(directory), remedy="Name the folder of an adapter")
     if not (directory / CONFIG).is_file():
         raise BundleError(f"has no {CONFIG}", where=str(directory), remedy="Name the folder of an adapter")
-    settings = _read_object(directory / CONFIG)
+    settings = read_object(directory / CONFIG)
     where = str(directory / CONFIG)
     if settings.get("peft_type") != "LORA":
         raise BundleError(
@@ -284,16 +285,6 @@ def _read_settings(directory: Path) -> dict[str, Any]:
             remedy="Merge it with PEFT and use the result",
         )
     return settings
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = read_json(path)
-    except DuihuaError as error:
-        raise BundleError(error.problem, where=error.where, remedy=error.remedy) from error
-    if not isinstance(value, dict):
-        raise BundleError("expected a JSON object", where=str(path), remedy="Fetch the file again")
-    return value
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from duihua.errors import BundleError
 from duihua.files import require_space, sync_directory, write_json
 from duihua.models.config import DecoderConfig
 from duihua.models.decoder import Decoder
+from duihua.models.device import check_device
 from duihua.models.heads import ScoredDecoder
 from duihua.models.interop.family import Kind
 from duihua.models.interop.registry import FAMILIES, config_mapping, family_of, read_config
@@ -169,8 +170,9 @@ def load_bundle(directory: str | Path, device: str = "cpu", dtype: str = "float3
     """Read a bundle of ours or a directory of one of the families, sharded or not, tied or not, of any float dtype.
 
     dtype: of the weights in memory. Raises BundleError for whatever is missing, broken or not supported; what is wrong
-    with the settings or the tensors is named all at once.
+    with the settings or the tensors is named all at once; ConfigError for a device that is not there.
     """
+    check_device(device)
     directory = Path(directory)
     mapping = read_object(directory / "config.json")
     ours = _read_ours(mapping, directory)

@@ -12,7 +12,7 @@ saved as one. Its embedding tables are only told where to look up ids behind the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -128,17 +128,16 @@ def class_probabilities(
 ) -> list[list[float]]:
     """P(y | x) of each example, as many numbers as it has classes or options; those of like length are read together.
 
-    Dropout is off meanwhile. dtype: of the matrix products, None for the weights' own.
+    Dropout is off meanwhile. micro_batch: most sequences at a time, so that many options cost time and not memory.
+    dtype: of the matrix products, None for the weights' own.
     """
     device = classifier.score.weight.device
     found: list[list[float]] = [[] for _ in inputs]
-    order = sorted(range(len(inputs)), key=lambda place: (inputs[place].length, place))
     autocast = torch.autocast(device.type, dtype=dtype) if dtype else contextlib.nullcontext()
     was_training = classifier.training
     classifier.eval()
     try:
-        for start in range(0, len(order), micro_batch):
-            places = order[start : start + micro_batch]
+        for places in _together(inputs, micro_batch):
             batch = collate([inputs[place] for place in places], pad_id)
             with autocast:
                 logits_bc = classifier(batch["token_ids"].to(device), batch["rows"].to(device))
@@ -149,6 +148,21 @@ def class_probabilities(
     finally:
         classifier.train(was_training)
     return found
+
+
+def _together(inputs: Sequence[TaskInput], most: int) -> Iterator[list[int]]:
+    """Places of the inputs, shortest first, in groups of at most `most` sequences; an example is never split."""
+    group: list[int] = []
+    sequences = 0
+    for place in sorted(range(len(inputs)), key=lambda place: (inputs[place].length, place)):
+        own = len(inputs[place].rows)
+        if group and sequences + own > most:
+            yield group
+            group, sequences = [], 0
+        group.append(place)
+        sequences += own
+    if group:
+        yield group
 
 
 def _token_tables(decoder: Decoder) -> list[tuple[str, nn.Embedding]]:

@@ -11,7 +11,6 @@ programs can read. task.json is written last, so that half a classifier is never
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from duihua.errors import BundleError, DuihuaError
-from duihua.files import read_json, write_atomic, write_json
+from duihua.errors import BundleError
+from duihua.files import write_atomic, write_json
 from duihua.models.bundle import ModelCard, load_bundle, save_bundle
 from duihua.models.classifier import Classifier
+from duihua.models.weights import read_object
 from duihua.text.task_inputs import TASKS, Task, TaskInputs
 from duihua.text.tokenizer import Tokenizer
 
@@ -111,14 +111,10 @@ def _head(classifier: Classifier) -> dict[str, Tensor]:
 
 
 def _read_settings(path: Path) -> TaskSettings:
-    try:
-        stored = read_json(path)
-    except DuihuaError as error:
-        raise BundleError(error.problem, where=error.where, remedy=error.remedy) from error
-    if not isinstance(stored, Mapping) or stored.get("format") != FORMAT:
-        found = stored.get("format") if isinstance(stored, Mapping) else stored
+    stored = read_object(path)
+    if stored.get("format") != FORMAT:
         raise BundleError(
-            f"format {found!r}, and this duihua reads {FORMAT}",
+            f"format {stored.get('format')!r}, and this duihua reads {FORMAT}",
             where=str(path),
             remedy="Use the duihua that wrote it, or train the classifier again",
         )

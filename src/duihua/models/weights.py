@@ -134,9 +134,9 @@ def read_object(path: Path) -> dict[str, Any]:
     if not path.parent.is_dir():
         raise BundleError("no such directory", where=str(path.parent), remedy="Name a bundle or a model directory")
     if not path.is_file():
-        raise BundleError(
-            f"has no {path.name}", where=str(path.parent), remedy="Name a bundle or a Hugging Face model directory"
-        )
+        inside = sorted(str(each.parent) for each in path.parent.glob(f"*/{path.name}"))
+        remedy = f"Name what is inside it: {', '.join(inside[:5])}" if inside else "Name a bundle or a model directory"
+        raise BundleError(f"has no {path.name}", where=str(path.parent), remedy=remedy)
     try:
         value = read_json(path)
     except DuihuaError as error:

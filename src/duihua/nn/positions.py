@@ -29,11 +29,6 @@ def angle_tables(places: Tensor, frequencies: Tensor, factor: float = 1.0) -> tu
     return angles.cos() * factor, angles.sin() * factor
 
 
-def rotary_tables(positions: int, head_width: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for positions 0..positions-1 without any scaling, each (positions, head_width), fp32."""
-    return angle_tables(torch.arange(positions, device=device), rotary_frequencies(head_width, theta, device))
-
-
 def rotate(x_bhte: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Turn queries or keys (b, h, t, e). cosine, sine: (t, e), or (b, 1, t, e) when rows have their own positions."""
     half = x_bhte.shape[-1] // 2

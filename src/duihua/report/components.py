@@ -14,7 +14,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from duihua.report.run_record import finite
+from duihua.report.run_record import StageRecord, finite
 from duihua.report.texts import TEXTS
 
 # Control characters (line ends and tabs stay) and the marks that change the direction of text.
@@ -152,6 +152,13 @@ def duration(seconds: Any) -> Markup:
     if whole < 3600:
         return t("time.minutes", minutes=whole // 60, seconds=f"{whole % 60:02d}")
     return t("time.hours", hours=whole // 3600, minutes=f"{whole % 3600 // 60:02d}")
+
+
+def stage_name(stage: StageRecord) -> Markup:
+    """The stage's name in both languages, with the recipe's own name where that differs."""
+    key = f"stage.{stage.stage}"
+    name = t(key) if key in TEXTS else escape(stage.stage)
+    return name if stage.name == stage.stage else Markup("{} ({})").format(name, stage.name)
 
 
 def estimate(value: Any, digits: int = 3) -> Markup:

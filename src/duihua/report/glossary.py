@@ -148,6 +148,31 @@ GLOSSARY: tuple[tuple[Text, Text], ...] = (
         ),
     ),
     (
+        Text("Majority baseline", "多数类基线"),
+        Text(
+            "The score of always saying the class that is most frequent in training. On uneven classes it is high, and a "
+            "classifier that does not pass it has learnt nothing from the texts.",
+            "总是回答训练中最常见类别所得的成绩。类别不均衡时它会很高；不能超过它的分类器，并没有从文本中学到东西。",
+        ),
+    ),
+    (
+        Text("F1", "F1"),
+        Text(
+            "For one class: twice the right ones, divided by how often it was said and how often it was true together. 1 is "
+            "best; it punishes missing the class and saying it too often.",
+            "对一个类别：判对数的两倍，除以“给出的次数”与“真实的次数”之和。1 为最佳；漏判和滥判都会使它降低。",
+        ),
+    ),
+    (
+        Text("Matthews' correlation (MCC)", "马修斯相关系数（MCC）"),
+        Text(
+            "How closely what is said follows what is true, over all classes: 1 always right, 0 as good as chance, below 0 "
+            "worse. Always saying one class gives 0, however frequent it is.",
+            "给出的类别与真实类别在所有类别上的相关程度：1 为全对，0 与瞎猜相当，小于 0 更差。"
+            "总是回答同一类，无论它多常见，结果都是 0。",
+        ),
+    ),
+    (
         Text("BLEU", "BLEU"),
         Text(
             "The share of word groups that a reply has in common with a reference, from 0 to 100. The signature states "

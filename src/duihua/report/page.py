@@ -16,9 +16,9 @@ from pathlib import Path
 from markupsafe import Markup, escape
 
 from duihua.files import write_atomic
-from duihua.report.components import joined, t, visible
+from duihua.report.components import joined, stage_name, t, visible
 from duihua.report.run_record import RunRecord, read_run
-from duihua.report.sections import alignment, curves, data, facts, language, overview, replies
+from duihua.report.sections import alignment, classification, curves, data, facts, language, overview, replies
 from duihua.version import __version__
 
 Section = Callable[[RunRecord], Markup | None]
@@ -30,6 +30,7 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("language", language.language),
     ("reward", alignment.reward_model),
     ("ppo", alignment.ppo),
+    ("classify", classification.classify),
     ("replies", replies.replies),
     ("data", data.data),
     ("cost", facts.cost),
@@ -114,7 +115,7 @@ def _partial(record: RunRecord) -> Markup:
     missing = record.missing()
     if not missing:
         return Markup("")
-    stages = Markup(", ").join(t(f"stage.{kind}") for kind in missing)
+    stages = Markup(", ").join(stage_name(stage) for stage in missing)
     return Markup('<p class="partial">{}</p>').format(t("page.partial", stages=stages))
 
 

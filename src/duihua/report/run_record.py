@@ -19,7 +19,6 @@ from duihua.files import read_json
 
 HEADER_LIMIT_BYTES = 100_000_000
 """As safetensors itself limits the header."""
-STAGE_ORDER = ("tokenizer", "pretrain", "sft", "reward", "ppo", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ class RunRecord:
         stage = self.stage(kind)
         return stage.result if stage else {}
 
-    def missing(self) -> list[str]:
-        """Kinds of the usual road that have no result in this run, in order."""
-        return [kind for kind in STAGE_ORDER if self.stage(kind) is None]
+    def missing(self) -> list[StageRecord]:
+        """Stages of the recipe that have no result so far, in its order."""
+        return [stage for stage in self.stages if not stage.result]
 
 
 def dig(mapping: Any, path: str) -> Any:

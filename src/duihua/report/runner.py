@@ -33,6 +33,7 @@ from duihua.config.mapping import suggestion
 from duihua.console import duration, say
 from duihua.errors import ConfigError
 from duihua.files import sync_directory, write_json
+from duihua.models.device import check_device
 from duihua.report.fingerprint import Fingerprints
 from duihua.report.lock import LOCK_FILE, only_run
 from duihua.report.machine import machine, usable_cores, versions
@@ -40,7 +41,7 @@ from duihua.report.recipe import PlannedStage, Recipe
 from duihua.report.run_log import RUN_FILE, RunLog, now
 from duihua.report.stage_state import FINGERPRINT_FILE, bundle_sizes, stage_state
 from duihua.stages.context import RESULT_FILE, StageContext, StageResult
-from duihua.stages.execution import check_device, execute
+from duihua.stages.execution import execute
 
 OLD = "old"
 
@@ -230,7 +231,7 @@ def _move_aside(folder: Path) -> Path:
 
 
 def settings_line(config: dict[str, Any]) -> str:
-    """Every setting of a stage on one line."""
+    """Every setting of a stage on one line, but for those that are not set."""
     return ", ".join(_flat(config)) or "no settings"
 
 
@@ -252,7 +253,7 @@ def _flat(value: Any, prefix: str = "") -> Iterator[str]:
                 yield from _flat(item, prefix)
         else:
             yield f"{prefix.rstrip('.')} {len(value)} entries"
-    else:
+    elif value is not None:
         shown_value = ", ".join(map(str, value)) if isinstance(value, list) else value
         yield f"{prefix.rstrip('.')} {shown_value}"
 

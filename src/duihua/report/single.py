@@ -7,6 +7,7 @@ from typing import Any
 from duihua import console
 from duihua.errors import ConfigError
 from duihua.files import sha256_json, write_json
+from duihua.models.device import check_device
 from duihua.report.fingerprint import Fingerprints
 from duihua.report.lock import only_run
 from duihua.report.recipe import PlannedStage
@@ -14,7 +15,7 @@ from duihua.report.runner import settings_line, terminating_as_interrupt
 from duihua.report.stage_state import FINGERPRINT_FILE, bundle_sizes, stage_state
 from duihua.stages import Stage
 from duihua.stages.context import RESULT_FILE, StageContext, StageResult
-from duihua.stages.execution import check_device, execute
+from duihua.stages.execution import execute
 
 
 def run_single(stage: Stage, config: Any, context: StageContext) -> StageResult:

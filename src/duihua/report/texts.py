@@ -70,6 +70,8 @@ TEXTS: dict[str, Text] = {
     "headline.greetings.note": Text(
         "{model}: English\u00a0{en} · Chinese\u00a0{zh}", "{model}：英文\u00a0{en} · 中文\u00a0{zh}"
     ),
+    "headline.classify": Text("Classification accuracy", "分类准确率"),
+    "headline.classify.note": Text("always the most frequent class: {majority}", "总是回答最常见的类别：{majority}"),
     "headline.minutes": Text("Minutes for the whole recipe", "整个配方用时（分钟）"),
     "headline.minutes.note": Text("interruptions not counted", "不含中断的时间"),
     "headline.memory": Text("Peak memory, GiB", "内存峰值（GiB）"),
@@ -242,6 +244,16 @@ TEXTS: dict[str, Text] = {
         "fine-tuning taught.",
         "PPO：答得与数据一致的问候变少了（{counts}）。减少步数或提高 KL 系数，可以保留更多微调所学。",
     ),
+    "check.classify": Text(
+        "{stage}: even the lower end of the accuracy, {low}, is above always saying the most frequent class ({majority}).",
+        "{stage}：准确率区间的下端 {low} 也高于总是回答最常见的类别（{majority}）。",
+    ),
+    "check.classify_chance": Text(
+        "{stage}: the accuracy may be no better than always saying the most frequent class ({majority}; interval from "
+        "{low}). More examples, more passes or a better base model may help.",
+        "{stage}：准确率可能并不优于总是回答最常见的类别（{majority}；区间下端 {low}）。"
+        "增加样本、增加轮数或换用更好的基座模型，可能有帮助。",
+    ),
     # curves
     "curves.title": Text("Training curves", "训练曲线"),
     "curves.note": Text(
@@ -266,6 +278,11 @@ TEXTS: dict[str, Text] = {
     "metric.gradient_norm": Text("Gradient norm", "梯度范数"),
     "metric.tokens_per_second": Text("Speed", "速度"),
     "metric.accuracy": Text("Pair accuracy", "偏好对准确率"),
+    "metric.classify.accuracy": Text("Training accuracy", "训练准确率"),
+    "metric.heldout_accuracy": Text("Held-out accuracy", "留出准确率"),
+    "metric.classify.loss": Text("Joint loss (L3)", "联合损失（L3）"),
+    "metric.class_loss": Text("Loss of the classes (L2)", "分类损失（L2）"),
+    "metric.language_loss": Text("Loss of the texts (L1)", "文本的语言模型损失（L1）"),
     "metric.reward": Text("Reward after penalties", "扣除惩罚后的奖励"),
     "metric.score": Text("Reward model's score", "奖励模型的打分"),
     "metric.gold_score": Text("Gold score (only watched)", "真值评分（仅观察）"),
@@ -284,6 +301,7 @@ TEXTS: dict[str, Text] = {
     "metric.length": Text("Reply length", "回答长度"),
     "unit.nats_token": Text("nats per token", "奈特/词元"),
     "unit.nats_pair": Text("nats per pair", "奈特/偏好对"),
+    "unit.nats_example": Text("nats per example", "奈特/样本"),
     "unit.nats_reply": Text("nats per reply", "奈特/回答"),
     "unit.bits_byte": Text("bits per byte", "比特/字节"),
     "unit.rate": Text("learning rate", "学习率"),
@@ -389,6 +407,55 @@ TEXTS: dict[str, Text] = {
     "ppo.score": Text("reward {value}", "奖励 {value}"),
     "ppo.kl_short": Text("KL {value}", "KL {value}"),
     "ppo.total": Text("reward less KL penalty {value}", "扣除 KL 惩罚后 {value}"),
+    # classification
+    "classify.title": Text("Classification", "分类"),
+    "classify.note": Text(
+        "A result counts only above the column “majority”: always saying the class that is most frequent in training. The "
+        "interval beside the kept classifier says what other test items would have shown, the one beside a mean what "
+        "other seeds would have.",
+        "结果只有高于“多数类”一列才有意义：该列总是回答训练中最常见的类别。所保留分类器旁的区间表示换一批测试样本会怎样，"
+        "平均值旁的区间表示换一批随机种子会怎样。",
+    ),
+    "classify.facts": Text(
+        "{task}: {train} training and {heldout} held-out examples.",
+        "{task}：训练样本 {train} 个，留出样本 {heldout} 个。",
+    ),
+    "classify.pretrained": Text("Training began from the pre-trained model.", "训练从预训练模型开始。"),
+    "classify.random": Text("Training began from random weights.", "训练从随机权重开始。"),
+    "classify.cut": Text(
+        "Longer than {length} tokens and cut: {train} training and {heldout} held-out examples.",
+        "超过 {length} 个词元而被截短：训练样本 {train} 个，留出样本 {heldout} 个。",
+    ),
+    "task.classification": Text("Texts into classes", "文本分类"),
+    "task.entailment": Text("Pairs of texts in order", "有序的文本对"),
+    "task.similarity": Text("Pairs of texts in either order", "不分先后的文本对"),
+    "task.multiple_choice": Text("Multiple choice", "多项选择"),
+    "classify.accuracy": Text("Accuracy", "准确率"),
+    "classify.f1": Text("F1 of “{label}”", "“{label}”的 F1"),
+    "classify.macro_f1": Text("F1, mean of the classes", "各类 F1 的平均"),
+    "classify.matthews": Text("Matthews' correlation", "马修斯相关系数"),
+    "classify.kept": Text("Kept classifier", "所保留的分类器"),
+    "classify.majority": Text("Majority", "多数类"),
+    "classify.mean": Text("Mean of {count} seeds", "{count} 个种子的平均"),
+    "classify.seed": Text("Seed", "种子"),
+    "classify.seeds": Text("Each of the {count} seeds", "{count} 个种子各自的结果"),
+    "classify.confusion": Text("Which class is taken for which?", "哪一类被当成了哪一类？"),
+    "classify.confusion.note": Text(
+        "Held-out examples of the kept classifier. Rows: the true class. Columns: the class that was said. What is right "
+        "stands on the diagonal.",
+        "所保留分类器在留出样本上的结果。行：真实类别；列：给出的类别。判对的在对角线上。",
+    ),
+    "classify.confusion.large": Text(
+        "The table of {count} classes is too wide for a page; it stands in result.json.",
+        "{count} 个类别的表格对页面来说太宽，保存在 result.json 中。",
+    ),
+    "classify.mistakes": Text("Some held-out examples that it got wrong", "一些判错的留出样本"),
+    "classify.mistakes.note": Text(
+        "Drawn by a hash, not chosen; long texts are shown by their beginning.",
+        "由哈希抽取，未经挑选；长文本只显示开头。",
+    ),
+    "classify.true": Text("True", "真实"),
+    "classify.said": Text("Said", "给出"),
     # replies
     "replies.title": Text("Replies", "回答"),
     "replies.bleu": Text("BLEU against reference replies", "与参考回答相比的 BLEU"),

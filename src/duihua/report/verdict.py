@@ -3,8 +3,9 @@
 Why rules and not a model: each line names the number it looked at and the limit it used, so a student can disagree. The
 expected range comes from the pre-training stage (measured for the recipe); the other limits are:
 a fresh softmax over v tokens costs ln(v) nats; a change under 0.02 nats over the last fifth of training is level; one
-nat above the moving average is a jump; a gap of 0.7 nats between held-out and training loss is learning by heart. The
-reward model and PPO have rules of their own (`verdict_alignment`).
+nat above the moving average is a jump; a gap of 0.7 nats between held-out and training loss is learning by heart; a
+classifier's interval must lie above the most frequent class. The reward model and PPO have rules of their own
+(`verdict_alignment`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from duihua.report.components import number, signed, t
+from duihua.report.components import number, signed, stage_name, t
 from duihua.report.figures import range_chart, smooth
 from duihua.report.run_record import RunRecord, StageRecord, dig, finite
 from duihua.report.verdict_alignment import Check, alignment_checks
@@ -67,6 +68,7 @@ def checks(record: RunRecord) -> list[Check]:
         if stage is not None:
             found += _curve(stage)
     found.append(_gap(record))
+    found += [_classes(stage) for stage in record.stages if stage.stage == "classify"]
     return [check for check in (*found, *alignment_checks(record)) if check is not None]
 
 
@@ -120,6 +122,18 @@ def _gap(record: RunRecord) -> Check | None:
         Check("watch", t("check.overfit", **values))
         if heldout - loss > 0.7
         else Check("good", t("check.fits", **values))
+    )
+
+
+def _classes(stage: StageRecord) -> Check | None:
+    low, majority = (finite(dig(stage.result, key)) for key in ("accuracy.low", "baseline.accuracy.value"))
+    if low is None or majority is None:
+        return None
+    values = {"stage": stage_name(stage), "low": number(low), "majority": number(majority)}
+    return (
+        Check("good", t("check.classify", **values))
+        if low > majority
+        else Check("watch", t("check.classify_chance", **values))
     )
 
 

@@ -1,5 +1,6 @@
-"""A classifier's scores as tables on the console: the majority baseline beside each, the mean over seeds where there are
-several, and which class is taken for which."""
+"""What the classify stage says on the console: before, what it learns from; after, its scores as tables, the majority
+baseline beside each, the mean over seeds where there are several, and which class is taken for which.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +11,21 @@ from duihua import console
 
 MOST_CLASSES = 20
 """Classes that a confusion table on the console has; a larger one stands in result.json alone."""
+
+
+def announce(classes: int, length: int, cut: Mapping[str, Mapping[str, Any]], auxiliary_weight: float) -> None:
+    """Say before the training what it learns from. classes: 0 for choices. cut: a part of the data -> its `cut_counts`."""
+    console.say(
+        f"classify: {cut['train']['examples']:,} training and {cut['heldout']['examples']:,} held-out examples, "
+        f"{f'{classes} classes' if classes else 'choices'}, {cut['train']['tokens']:,} tokens an epoch, "
+        f"lambda {auxiliary_weight:g}"
+    )
+    for part, counts in cut.items():
+        if counts["cut_examples"]:
+            console.say(
+                f"classify: {part}: {counts['cut_examples']:,} of {counts['examples']:,} examples are longer than "
+                f"{length} tokens and were cut, {counts['cut_tokens']:,} tokens in all"
+            )
 
 
 def show(metrics: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ read and never predicted: L1 counts the tokens of the texts alone, and of simila
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,8 +23,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from duihua import console
-from duihua.data.records import Choice, Labelled
 from duihua.data.source import open_source
 from duihua.errors import ConfigError
 from duihua.evaluation.classification import ClassificationScore, majority_baseline, over_seeds, score
@@ -33,9 +31,10 @@ from duihua.models.bundle import ModelCard, load_bundle, merge_terms
 from duihua.models.classifier import Classifier, class_probabilities
 from duihua.models.decoder import Decoder, parameter_count
 from duihua.models.task_bundle import TaskSettings, save_task_bundle
-from duihua.stages.class_tables import show
+from duihua.stages import class_tables
 from duihua.stages.configs.classify import ClassifyConfig
 from duihua.stages.context import StageContext, StageResult
+from duihua.stages.left_out import say_left_out
 from duihua.stages.pretrain import source_terms
 from duihua.stages.task_examples import (
     TaskBatches,
@@ -45,6 +44,7 @@ from duihua.stages.task_examples import (
     encode_records,
     label_counts,
     label_name,
+    mistakes,
     option_places,
     positive_class,
     read_records,
@@ -57,7 +57,6 @@ from duihua.training.trainer import Batch, LossParts, Trainer, TrainingResult
 
 PREDICTIONS_FILE = "heldout_predictions.json"
 """What each seed's classifier said of each held-out example, beside the truth: what a paired comparison needs."""
-
 
 _DOES: Mapping[str, str] = MappingProxyType(
     {
@@ -119,8 +118,11 @@ def run(config: ClassifyConfig, context: StageContext) -> StageResult:
     where = f"classify.source, {source.name}"
     records = read_records(source, "train", config.task)
     left_out = {"train": source.left_out.to_mapping()}
+    say_left_out("classify", f"{source.name}, train", source.left_out.counts)
     tested = read_records(source, "heldout", config.task, config.test_limit)
     left_out["heldout"] = source.left_out.to_mapping()
+    if left_out["heldout"] != left_out["train"]:
+        say_left_out("classify", f"{source.name}, heldout", source.left_out.counts)
     classes = class_names(records, where)
     positive = positive_class(config.positive_class, classes)
     length = _length(config, start.shape.context)
@@ -135,7 +137,7 @@ def run(config: ClassifyConfig, context: StageContext) -> StageResult:
         start.tokenizer,
     )
     cut = {"train": cut_counts(data.train), "heldout": cut_counts(data.test)}
-    _say(config, data, records, cut)
+    class_tables.announce(len(classes), length, cut, config.auxiliary_weight)
 
     settings = TaskSettings(config.task, classes, length, config.classifier_dropout)
     answers: list[list[str]] = []
@@ -171,12 +173,13 @@ def run(config: ClassifyConfig, context: StageContext) -> StageResult:
             for number, found in enumerate(scores)
         ],
         "over_seeds": over_seeds(scores) if len(scores) > 1 else None,
+        "mistakes": mistakes(tested, answers[0]),
         "terms": [dict(row) for row in terms],
         "tokens_per_second": first.tokens_per_second,
         "training_seconds": first.seconds,
         "seconds": time.monotonic() - started,
     }
-    show(metrics)
+    class_tables.show(metrics)
     card = ModelCard(
         title="Duihua classifier",
         stage="classify",
@@ -285,19 +288,3 @@ def _length(config: ClassifyConfig, context: int) -> int:
             remedy=f"Choose {context} or less",
         )
     return config.length or context
-
-
-def _say(
-    config: ClassifyConfig, data: Data, records: Sequence[Labelled | Choice], cut: dict[str, dict[str, Any]]
-) -> None:
-    of = f"{len(data.classes)} classes" if data.classes else "choices"
-    console.say(
-        f"classify: {len(records):,} training and {len(data.test):,} held-out examples, {of}, "
-        f"{cut['train']['tokens']:,} tokens an epoch, lambda {config.auxiliary_weight:g}"
-    )
-    for split, counts in cut.items():
-        if counts["cut_examples"]:
-            console.say(
-                f"classify: {split}: {counts['cut_examples']:,} of {counts['examples']:,} examples are longer than "
-                f"{data.inputs.length} tokens and were cut, {counts['cut_tokens']:,} tokens in all"
-            )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from duihua.data.home import data_directory
 from duihua.errors import ConfigError
 from duihua.files import read_json, write_json
 
@@ -24,13 +25,13 @@ class StageContext:
 
     directory: the stage's own folder (bundle at its top, checkpoints/, metrics.jsonl, result.json).
     inputs: role ("tokenizer", "policy", "reward", ...) to bundle directory.
-    data_directory: where downloaded data and token shards are kept.
+    data_directory: where downloaded data and token shards are kept; by default where `duihua data get` puts them.
     device: "cpu", "cuda" or "cuda:N". seed: of the run. threads: CPU threads for torch, None for torch's own choice.
     """
 
     directory: Path
     inputs: Mapping[str, Path] = field(default_factory=dict)
-    data_directory: Path = Path("data")
+    data_directory: Path = field(default_factory=data_directory)
     device: str = "cpu"
     seed: int = 0
     threads: int | None = None

@@ -36,6 +36,7 @@ from duihua.models.bundle import Bundle, load_bundle
 from duihua.stages.configs.evaluate import EvaluateConfig, SamplePrompt
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.held_out import answerable, chat_prompts, held_out_conversations, plain_prompts, replies
+from duihua.stages.left_out import say_left_out
 from duihua.stages.pretrain import held_out_documents
 from duihua.stages.prompts import open_sources
 from duihua.stages.replies import Prompt, Reply
@@ -166,6 +167,7 @@ def gather(config: EvaluateConfig, context: StageContext, judge: Bundle) -> Mate
             samples.append(prompt)
         else:
             left_out.add("sample prompt too long", "sample_prompts")
+    say_left_out("evaluate", "prompts and samples", left_out.counts)
     limit = config.heldout_conversations
     return Material(documents, known[:limit] if limit else known, asked, listed, samples, left_out)
 

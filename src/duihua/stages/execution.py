@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import importlib
 import random
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from duihua.config import to_mapping
-from duihua.errors import ConfigError
 from duihua.files import write_json
 from duihua.interrupts import signals_wait
+from duihua.models.device import check_device
 from duihua.stages import Stage
 from duihua.stages.context import StageContext, StageResult
 
@@ -70,27 +69,6 @@ def settled(device: str, threads: int | None, seed: int) -> Iterator[None]:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=before[2])
         filling.fill_uninitialized_memory = before[3]  # type: ignore[attr-defined]
-
-
-def check_device(device: str) -> None:
-    """Raise ConfigError unless `device` is cpu, cuda or cuda:N and torch can use it."""
-    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", device)
-    if match is None:
-        raise ConfigError(f"unknown device {device!r}", where="--device", remedy="Use cpu, cuda or cuda:N")
-    if device == "cpu":
-        return
-    with signals_wait():
-        import torch
-
-    if not torch.cuda.is_available():
-        raise ConfigError(
-            "torch sees no CUDA device",
-            where=f"--device {device}",
-            remedy="Use --device cpu, or install a CUDA build of torch; `duihua doctor` shows what is there",
-        )
-    count = torch.cuda.device_count()
-    if match.group(1) is not None and int(match.group(1)) >= count:
-        raise ConfigError(f"this machine has {count} CUDA devices", where=f"--device {device}", remedy="Count from 0")
 
 
 def is_finished(directory: Path) -> bool:

@@ -29,6 +29,7 @@ from duihua.models.config import DecoderConfig
 from duihua.models.decoder import Decoder, parameter_count
 from duihua.stages.configs.pretrain import PretrainConfig
 from duihua.stages.context import StageContext, StageResult
+from duihua.stages.left_out import say_left_out
 from duihua.text.tokenizer import Tokenizer
 from duihua.training.trainer import Batch, LossParts, Trainer
 
@@ -87,6 +88,8 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
     trained = trainer.run()
     scores = bits_per_byte(network, tokenizer, held_out_documents(sources), config.length, device=context.device)
     left_out = {source.name: source.left_out.to_mapping() for source in sources}
+    for source in sources:
+        say_left_out("pretrain", source.name, source.left_out.counts)
     metrics: dict[str, Any] = {
         "parameters": settings["parameters"],
         "steps": trained.steps,
@@ -159,12 +162,13 @@ def source_terms(sources: list[Source]) -> list[dict[str, str]]:
 def training_flops(shape: DecoderConfig, tokens: int) -> float:
     """Matrix-product work of training on `tokens`: 6 for each weight that multiplies, and attention's own (causal half).
 
-    The count of Chowdhery et al. 2022 (PaLM, appendix B), with the attention term halved for the mask.
+    The count of Chowdhery et al. 2022 (PaLM, appendix B), with a query multiplied by the (t + 1) / 2 keys that the mask lets it
+    see on average. models/flops.py counts the same by running the network, which takes a second; a test holds both equal.
     """
     block = shape.width * shape.head_width * 2 * (shape.heads + shape.key_value_heads)
     block += (3 if shape.gated else 2) * shape.width * shape.feed_forward_width
     weights = shape.layers * block + shape.width * shape.vocabulary_size
-    attention = 12 * shape.layers * shape.heads * shape.head_width * (shape.context // 2)
+    attention = 6 * shape.layers * shape.heads * shape.head_width * (shape.context + 1)
     return float(tokens) * (6 * weights + attention)
 
 

@@ -29,6 +29,7 @@ from duihua.nn.lora import add_lora
 from duihua.stages.configs.sft import SFTConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.held_out import answerable, chat_prompts, conversations, held_out_conversations, replies
+from duihua.stages.left_out import say_left_out
 from duihua.stages.low_rank import finish_lora
 from duihua.stages.pretrain import source_terms
 from duihua.stages.prompts import open_sources
@@ -64,6 +65,7 @@ def run(config: SFTConfig, context: StageContext) -> StageResult:
         encoded = encode_conversations(conversations(source, "train"), template, length, config.long_conversations)
         learnt.append((encoded.examples, settings.weight))
         left_out = Counter(source.left_out.counts) + encoded.left_out
+        say_left_out("sft", source.name, left_out)
         figures.append(
             {
                 "name": source.name,

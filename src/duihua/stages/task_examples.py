@@ -24,6 +24,9 @@ from duihua.text.task_inputs import Task, TaskInput, TaskInputs, text_count
 POOL_BATCHES = 16
 """Batches whose examples are sorted by length together: rows of a batch then need few pads, and an epoch stays mixed."""
 
+MISTAKES, SHOWN_CHARACTERS = 6, 300
+"""Wrong held-out examples that are kept for people to read, and how much of each text."""
+
 
 @dataclass(frozen=True)
 class TaskExample:
@@ -126,6 +129,30 @@ def label_counts(records: Sequence[Labelled | Choice]) -> dict[str, int]:
 def label_name(record: Labelled | Choice) -> str:
     """The class of a record; of a choice the right option's number, from 0."""
     return record.label if isinstance(record, Labelled) else str(record.answer)
+
+
+def mistakes(
+    records: Sequence[Labelled | Choice], predicted: Sequence[str], most: int = MISTAKES
+) -> list[dict[str, Any]]:
+    """Some records that were called wrongly, drawn by a hash: the beginnings of their texts, what is right and what was said.
+
+    Of a choice the last two are the options themselves.
+    """
+    wrong = [pair for pair in zip(records, predicted, strict=True) if label_name(pair[0]) != pair[1]]
+    wrong.sort(key=lambda pair: hash_order(pair[0], "mistakes"))
+    found = []
+    texts: tuple[str, ...]
+    for record, said in wrong[:most]:
+        if isinstance(record, Choice):
+            texts, answers = (record.context,), (record.options[record.answer], record.options[int(said)])
+        else:
+            texts, answers = record.texts, (record.label, said)
+        found.append({"texts": [_beginning(text) for text in texts], "truth": answers[0], "predicted": answers[1]})
+    return found
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS].rstrip()} ..."
 
 
 def option_places(records: Sequence[Labelled | Choice]) -> tuple[str, ...]:

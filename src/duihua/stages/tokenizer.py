@@ -21,6 +21,7 @@ from duihua.data.source import Source, SourceConfig, open_source, refuse_as_text
 from duihua.errors import DataError
 from duihua.stages.configs.tokenizer import TokenizerConfig
 from duihua.stages.context import StageContext, StageResult
+from duihua.stages.left_out import say_left_out
 from duihua.text.tokenizer import Tokenizer
 
 LANGUAGES = ("en", "zh")
@@ -35,8 +36,6 @@ def run(config: TokenizerConfig, context: StageContext) -> StageResult:
     allows.
     """
     started = time.monotonic()
-    if not config.sources:
-        raise DataError("no sources", where="tokenizer.sources", remedy="Name at least one")
     sources = [open_source(source, context.data_directory) for source in config.sources]
     for source in sources:
         if source.kind in ("labelled", "choices"):  # what tests a classifier must not shape its vocabulary
@@ -48,6 +47,8 @@ def run(config: TokenizerConfig, context: StageContext) -> StageResult:
             "the sources hold no text", where="tokenizer.sources", remedy="Look at them with `duihua data check`"
         )
     left_out = {source.name: source.left_out.to_mapping() for source in sources}
+    for source in sources:
+        say_left_out("tokenizer", source.name, source.left_out.counts)
     console.say(
         f"tokenizer: {config.vocabulary_size:,} ids from "
         + ", ".join(f"{size / MEGABYTE:.2f} MB {language}" for language, size in sample_bytes.items())

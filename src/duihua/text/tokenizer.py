@@ -51,8 +51,6 @@ def chatml(start: str = IM_START, end: str = IM_END) -> str:
     )
 
 
-CHATML = chatml()
-
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -277,10 +275,15 @@ class AbsentTokenizer(Tokenizer):
         """Why there is none."""
         return self._problem
 
+    @property
+    def error(self) -> BundleError:
+        """What is raised."""
+        return BundleError(self._problem, where=str(self._directory), remedy=self._remedy)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise BundleError(self._problem, where=str(self._directory), remedy=self._remedy)
+        raise self.error
 
 
 def read_stop_ids(directory: Path) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +45,19 @@ class OptimizerConfig:
     newton_schulz_steps: int = 5
     """Iterations of Muon's orthogonalisation."""
 
+    def __post_init__(self) -> None:
+        rates = [field.name for field in dataclasses.fields(self) if field.name.endswith("learning_rate")]
+        for name in (*rates, "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
+        for name in ("beta1", "beta2", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"must be in [0, 1), found {getattr(self, name)}", where=name)
+        if self.epsilon <= 0:
+            raise ConfigError(f"must be above 0, found {self.epsilon}", where="epsilon")
+        if self.newton_schulz_steps < 1:
+            raise ConfigError(f"must be at least 1, found {self.newton_schulz_steps}", where="newton_schulz_steps")
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -70,10 +85,16 @@ class ScheduleConfig:
     """plateau: a loss is a new lowest one when it is under the old by more than this share of it."""
 
     def __post_init__(self) -> None:
+        for name in ("warmup_steps", "patience", "threshold"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
+        for name in ("decay_fraction", "final_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"must be between 0 and 1, found {getattr(self, name)}", where=name)
         if self.step_size < 1:
-            raise ConfigError(f"must be at least 1, found {self.step_size}", where="schedule.step_size")
+            raise ConfigError(f"must be at least 1, found {self.step_size}", where="step_size")
         if not 0 < self.gamma <= 1:
-            raise ConfigError(f"must be in (0, 1], found {self.gamma}", where="schedule.gamma")
+            raise ConfigError(f"must be in (0, 1], found {self.gamma}", where="gamma")
 
 
 @dataclass(frozen=True)
@@ -107,9 +128,15 @@ class TrainerConfig:
     """Steps in a row with a loss or gradient that is not finite before the run stops with advice."""
 
     def __post_init__(self) -> None:
+        for name in ("log_every", "keep_checkpoints", "most_skipped_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
+        for name in ("clip_norm", "evaluate_every", "checkpoint_seconds", "checkpoint_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
         if not 0 < self.loss_scale < float("inf"):
-            raise ConfigError(f"must be above 0, found {self.loss_scale}", where="trainer.loss_scale")
+            raise ConfigError(f"must be above 0, found {self.loss_scale}", where="loss_scale")
         if self.loss_scale_growth_steps < 1:
             raise ConfigError(
-                f"must be at least 1, found {self.loss_scale_growth_steps}", where="trainer.loss_scale_growth_steps"
+                f"must be at least 1, found {self.loss_scale_growth_steps}", where="loss_scale_growth_steps"
             )

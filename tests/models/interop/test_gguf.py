@@ -112,6 +112,7 @@ def test_pairs_from_halves_by_hand() -> None:
         (GPT | {"norm_place": "post", "final_norm": False, "feed_forward_width": 256}, r"GPT-1's norms.*gpt2 shape"),
         ({"value_embeddings": True}, r"no architecture for this shape.*value_embeddings.*duihua serve"),
         ({"activation": "gelu"}, "computes qwen3 with silu, this one has gelu"),
+        ({"attention_bias": True}, "qwen3 has no biases in attention"),
         (GPT | {"activation": "gelu"}, "computes gpt2 with gelu_tanh, this one has gelu"),
         ({"rope_scaling": RopeScaling("dynamic", 2.0, 32)}, "rotary scaling of kind dynamic"),
         ({"rope_scaling": RopeScaling("yarn", 2.0, 32, attention_factor=1.3)}, "an attention factor"),

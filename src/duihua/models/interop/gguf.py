@@ -34,6 +34,7 @@ from duihua.errors import BundleError, DuihuaError
 from duihua.files import require_space, sync_directory
 from duihua.models.bundle import Bundle
 from duihua.models.config import DecoderConfig
+from duihua.models.interop.exporting import cannot_write
 from duihua.models.interop.gguf_tokenizer import TokenizerFacts, tokenizer_facts
 from duihua.models.interop.registry import FAMILIES, family_of, reasons_against, tensor_layout
 from duihua.nn import rope_scaling
@@ -42,7 +43,6 @@ from duihua.nn.positions import rotary_frequencies
 if TYPE_CHECKING:
     import gguf
 
-FORMS = ("f32", "f16", "bf16", "q8_0")
 ACTIVATION = {"qwen3": "silu", "llama": "silu", "gpt2": "gelu_tanh"}
 """The families, each with the activation that llama.cpp computes for it."""
 SETTINGS_SPACE = 16 << 20  # bytes kept for settings and a tokenizer of 150,000 tokens
@@ -117,11 +117,7 @@ def export_gguf(bundle: Bundle, output: Path, form: str, name: str = "") -> GGUF
         aside.replace(output)
         sync_directory(output.parent)
     except OSError as error:
-        raise DuihuaError(
-            f"cannot write: {error.strerror or error}",
-            where=str(output),
-            remedy="Free some space or choose another folder",
-        ) from error
+        raise cannot_write(output, error) from error
     finally:
         writer.close()
         with contextlib.suppress(OSError):
@@ -158,6 +154,8 @@ def refuse_foreign(bundle: Bundle) -> str:
     problem = ""
     if config.activation != ACTIVATION[family]:
         problem = f"llama.cpp computes {family} with {ACTIVATION[family]}, this one has {config.activation}"
+    if family == "qwen3" and config.attention_bias:
+        problem = "llama.cpp's qwen3 has no biases in attention, and would not load the file"
     scaling = config.rope_scaling
     if scaling is not None:
         own = scaling.attention_factor, scaling.mscale, scaling.mscale_all_dim, not scaling.truncate

@@ -7,7 +7,6 @@ kept in config.json under `duihua`, which other programs ignore.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -86,7 +85,7 @@ def read_config(mapping: Mapping[str, Any], where: str) -> tuple[DecoderConfig, 
         config = DecoderConfig(**fields)
         if isinstance(training, Mapping):
             known = {name: value for name, value in training.items() if name in TRAINING_FIELDS}
-            config = build(DecoderConfig, to_mapping(dataclasses.replace(config)) | known, "duihua.training")
+            config = build(DecoderConfig, to_mapping(config) | known, "duihua.training")
     except ConfigError as error:
         raise BundleError(f"{error.where} {error.problem}", where=where, remedy="Fetch config.json again") from error
     return config, kind, family

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from duihua.report.components import folded, heading, joined, note, t
+from duihua.report.components import folded, heading, joined, note, stage_name, t
 from duihua.report.figures import Point, metric_chart
 from duihua.report.run_record import RunRecord, StageRecord, finite
 from duihua.report.texts import TEXTS
@@ -14,6 +14,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "pretrain": ("loss", "bits_per_byte", "learning_rate", "gradient_norm", "tokens_per_second"),
     "sft": ("loss", "learning_rate"),
     "reward": ("loss", "accuracy"),
+    "classify": ("class_loss", "accuracy"),
     "ppo": ("score", "reward", "kl", "entropy", "clip_fraction", "explained_variance", "length", "eos_rate"),
 }
 # Units by metric; a unit that differs in one stage stands under "stage.metric".
@@ -22,12 +23,16 @@ UNITS: dict[str, str] = {
     "heldout_loss": "unit.nats_token",
     "reward.loss": "unit.nats_pair",
     "reward.heldout_loss": "unit.nats_pair",
+    "classify.loss": "unit.nats_example",
+    "class_loss": "unit.nats_example",
+    "language_loss": "unit.nats_token",
     "ppo.loss": "unit.none",
     "bits_per_byte": "unit.bits_byte",
     "learning_rate": "unit.rate",
     "gradient_norm": "unit.norm",
     "tokens_per_second": "unit.tokens_second",
     "accuracy": "unit.share",
+    "heldout_accuracy": "unit.share",
     "reward": "unit.reward",
     "score": "unit.reward",
     "gold_score": "unit.reward",
@@ -58,21 +63,15 @@ def curves(record: RunRecord) -> Markup | None:
         if not charts:
             continue
         first = [metric for metric in SHOWN.get(stage.stage, ("loss",)) if metric in charts] or list(charts)[:2]
-        parts.append(heading(_stage_title(stage)))
+        parts.append(heading(stage_name(stage)))
         parts.append(_grid([charts[metric] for metric in first]))
         others = [chart for metric, chart in charts.items() if metric not in first]
         if others:
-            parts.append(folded(t("curves.more", stage=_stage_title(stage)), _grid(others)))
+            parts.append(folded(t("curves.more", stage=stage_name(stage)), _grid(others)))
         if stage.unreadable_lines:
             file = f"{stage.directory.name}/metrics.jsonl"
             parts.append(note(t("page.unreadable", count=stage.unreadable_lines, file=file)))
     return joined([note(t("curves.note")), *parts]) if parts else None
-
-
-def _stage_title(stage: StageRecord) -> Markup:
-    key = f"stage.{stage.stage}"
-    title = t(key) if key in TEXTS else escape(stage.stage)
-    return title if stage.name == stage.stage else Markup("{} ({})").format(title, stage.name)
 
 
 def _grid(charts: list[Markup]) -> Markup:

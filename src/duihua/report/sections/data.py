@@ -8,9 +8,20 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from duihua.report.components import Group, compact, either, heading, joined, note, number, t, table, with_note
+from duihua.report.components import (
+    Group,
+    compact,
+    either,
+    heading,
+    joined,
+    note,
+    number,
+    stage_name,
+    t,
+    table,
+    with_note,
+)
 from duihua.report.run_record import RunRecord, StageRecord, finite
-from duihua.report.sections.facts import stage_name
 from duihua.report.sources import SourceFacts, sources
 from duihua.report.texts import TEXTS
 from duihua.report.translations import known

@@ -17,12 +17,13 @@ from duihua.report.components import (
     note,
     number,
     size_of,
+    stage_name,
     t,
     table,
     with_note,
 )
 from duihua.report.glossary import GLOSSARY
-from duihua.report.run_record import RunRecord, StageRecord, finite
+from duihua.report.run_record import RunRecord, finite
 from duihua.report.summary import command_line
 from duihua.report.texts import TEXTS
 
@@ -97,13 +98,6 @@ def glossary(record: RunRecord) -> Markup | None:
         Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(both(*term), both(*meaning)) for term, meaning in GLOSSARY
     )
     return Markup('<dl class="glossary">{}</dl>').format(entries)
-
-
-def stage_name(stage: StageRecord) -> Markup:
-    """The stage's name in both languages, with the recipe's own name where that differs."""
-    key = f"stage.{stage.stage}"
-    name = t(key) if key in TEXTS else escape(stage.stage)
-    return name if stage.name == stage.stage else Markup("{} ({})").format(name, stage.name)
 
 
 def _status(status: str) -> Markup:

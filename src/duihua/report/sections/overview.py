@@ -17,7 +17,7 @@ ICONS = {"good": "✓", "watch": "!", "bad": "✕"}
 
 def headline(record: RunRecord) -> Markup | None:
     """The few numbers that tell how the run went, as cards."""
-    cards = [_bits(record), _accuracy(record), _gain(record), _greetings(record)]
+    cards = [_bits(record), _accuracy(record), _gain(record), _greetings(record), _classes(record)]
     minutes, memory = finite(record.run.get("minutes")), finite(record.run.get("peak_memory_gib"))
     if minutes is not None:
         cards.append(_card(t("headline.minutes"), number(minutes, 1), t("headline.minutes.note")))
@@ -71,6 +71,15 @@ def _accuracy(record: RunRecord) -> Markup | None:
         return None
     interval = t("headline.accuracy.note", low=number(accuracy.get("low")), high=number(accuracy.get("high")))
     return _card(t("headline.accuracy"), number(accuracy.get("value")), interval)
+
+
+def _classes(record: RunRecord) -> Markup | None:
+    result = record.result("classify")
+    value = finite(dig(result, "accuracy.value"))
+    if value is None:
+        return None
+    majority = number(dig(result, "baseline.accuracy.value"))
+    return _card(t("headline.classify"), number(value), t("headline.classify.note", majority=majority))
 
 
 def _gain(record: RunRecord) -> Markup | None:

@@ -129,3 +129,10 @@ class PretrainConfig:
     """The training loop."""
     expected_bits_per_byte: tuple[float, float] | None = None
     """Range that held-out bits per byte should fall into with these settings; shown in the report."""
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ConfigError("there is no source of text", where="sources", remedy="Name at least one")
+        for name in ("length", "rows", "micro_batches", "steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)

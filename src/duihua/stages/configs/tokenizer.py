@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError
 
+SMALLEST_VOCABULARY = 256 + 4
+
 
 @dataclass(frozen=True)
 class TokenizerConfig:
@@ -24,6 +26,14 @@ class TokenizerConfig:
     """Size of the held-out text for each language on which characters per token are measured."""
 
     def __post_init__(self) -> None:
+        if not self.sources:
+            raise ConfigError("there is no source of text", where="sources", remedy="Name at least one")
+        if self.vocabulary_size < SMALLEST_VOCABULARY:
+            raise ConfigError(
+                f"a vocabulary of {self.vocabulary_size} cannot hold the 256 bytes and 4 control tokens",
+                where="vocabulary_size",
+                remedy=f"Choose at least {SMALLEST_VOCABULARY}",
+            )
         for name in ("megabytes", "read_megabytes", "heldout_megabytes"):
             if getattr(self, name) <= 0:
-                raise ConfigError(f"must be above 0, found {getattr(self, name)}", where=f"tokenizer.{name}")
+                raise ConfigError(f"must be above 0, found {getattr(self, name)}", where=name)

@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -157,11 +157,11 @@ def _trainer(name: str, seed: int, steps: int, setup: argparse.Namespace, folder
     return trainer, tokenizer, sources
 
 
-def calibrate(setup: argparse.Namespace, rounds: int = 8) -> dict[str, float]:
+def calibrate(names: Sequence[str], setup: argparse.Namespace, rounds: int = 8) -> dict[str, float]:
     """Least processor seconds of one step of each variant; the variants take turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in setup.variants}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        trainers = {name: _trainer(name, 1, 10**6, setup, Path(folder))[0] for name in setup.variants}
+        trainers = {name: _trainer(name, 1, 10**6, setup, Path(folder))[0] for name in names}
         for round_number in range(rounds):
             for name, trainer in trainers.items():
                 for step in range(2):
@@ -174,6 +174,7 @@ def calibrate(setup: argparse.Namespace, rounds: int = 8) -> dict[str, float]:
 
 def cell(name: str, seed: int, steps: int, setup: argparse.Namespace) -> dict[str, Any]:
     """Train one variant with one seed, and score it."""
+    from duihua.errors import TrainingError
     from duihua.evaluation.bits_per_byte import bits_per_byte
     from duihua.models.decoder import parameter_count
 
@@ -182,7 +183,7 @@ def cell(name: str, seed: int, steps: int, setup: argparse.Namespace) -> dict[st
         started = time.process_time()
         try:
             trained = trainer.run()
-        except Exception as error:  # a variant that diverges is a result, not a reason to stop the others
+        except TrainingError as error:  # a variant that diverges is a result, not a reason to stop the others
             return {"variant": name, "seed": seed, "steps": steps, "bits_per_byte": None, "error": str(error)}
         seconds = time.process_time() - started
         network, documents = trainer.network, list(_some(sources, setup.heldout_bytes))
@@ -275,12 +276,7 @@ def main() -> None:
     new = [name for name in setup.variants if name not in steps]
     with open(setup.output, "a", encoding="utf-8") as file:
         if new:
-            if "default" not in new:
-                setup.variants, kept = ["default", *new], setup.variants
-            else:
-                kept = setup.variants
-            times = calibrate(setup)
-            setup.variants = kept
+            times = calibrate(list(dict.fromkeys(["default", *new])), setup)
             # Against a default timed earlier, the ratio holds even when the machine is busier now.
             unit = setup.seconds / times["default"] if "default" in new else float(steps["default"])
             for name in new:

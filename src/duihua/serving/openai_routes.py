@@ -45,7 +45,7 @@ def get_model(name: str, services: Shared) -> dict[str, Any]:
     return _model(services.models.get(name).card)
 
 
-def _model(card: ServedCard) -> dict[str, Any]:
+def _model(card: ServedCard | ClassifierCard) -> dict[str, Any]:
     return {
         "id": card.name,
         "object": "model",
@@ -57,16 +57,7 @@ def _model(card: ServedCard) -> dict[str, Any]:
 
 
 def _classifier(card: ClassifierCard) -> dict[str, Any]:
-    return {
-        "id": card.name,
-        "object": "model",
-        "created": card.created,
-        "owned_by": "duihua",
-        "context_length": card.context_length,
-        "parameters": card.parameters,
-        "task": card.task,
-        "classes": list(card.classes),
-    }
+    return {**_model(card), "task": card.task, "classes": list(card.classes)}
 
 
 @router.post("/chat/completions")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +75,8 @@ def export_directory(
     shards = _shards(tensors, dtype, shard_bytes)
     total = sum(_size(tensor, dtype) for tensor in tensors)
     require_space(output.parent, total + (32 << 20))
-    aside = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        aside.mkdir(parents=True)
+    with written_aside(output) as aside:
+        aside.mkdir()
         where: dict[str, str] = {}
         for number, shard in enumerate(shards, start=1):
             name = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
@@ -100,13 +100,6 @@ def export_directory(
         write_json(aside / "config.json", config)
         for weights in aside.glob("*.safetensors"):
             shutil.copymode(aside / "config.json", weights)  # safetensors makes it readable by the owner alone
-        sync_directory(aside)
-        aside.replace(output)
-        sync_directory(output.parent)
-    except OSError as error:
-        raise cannot_write(output, error) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     stored = config.get("dtype") or config.get("torch_dtype") or ""
     parameters = sum(tensor.parameters for tensor in tensors)
     return ExportedDirectory(output, total, len(shards), parameters, str(stored))
@@ -118,6 +111,23 @@ def copy_portable(source: Path, target: Path) -> None:
         for file in sorted(source.glob(pattern)):
             if file.is_file():
                 shutil.copyfile(file, target / file.name)
+
+
+@contextmanager
+def written_aside(output: Path) -> Iterator[Path]:
+    """A path beside `output` for the block to make a directory at; renamed to `output` when the block ends, removed when it
+    fails. What the operating system refuses becomes a DuihuaError."""
+    aside = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        sync_directory(aside)
+        aside.replace(output)
+        sync_directory(output.parent)
+    except OSError as error:
+        raise cannot_write(output, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def refuse_existing(output: Path) -> None:

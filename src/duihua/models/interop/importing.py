@@ -11,7 +11,6 @@ would need new rows in the embedding, which nobody has trained.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -22,10 +21,10 @@ from typing import Any
 import yaml
 
 from duihua.errors import ConfigError
-from duihua.files import read_json, sync_directory, write_json
+from duihua.files import read_json, write_json
 from duihua.models.bundle import Bundle, load_bundle, save_bundle
 from duihua.models.decoder import parameter_count
-from duihua.models.interop.exporting import cannot_write, refuse_existing
+from duihua.models.interop.exporting import refuse_existing, written_aside
 from duihua.models.interop.registry import read_config, tensor_layout
 from duihua.models.interop.stored import DTYPE_NAMES, StoredTensor, stored_tensors
 from duihua.models.model_card import ModelCard
@@ -137,21 +136,12 @@ def import_directory(directory: Path, output: Path, chat_template: str = "", nam
         description=f"The weights of {name}, a {found.family} model that was not trained by duihua, unchanged.",
         terms=terms,
     )
-    aside = output.with_name(f".{output.name}.import.{os.getpid()}.part")
     dtype = found.dtype if found.dtype in DTYPES else "float32"
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(output) as aside:
         save_bundle(aside, bundle.network, bundle.tokenizer, card, dtype, **_normalisation(bundle))
         _keep_sampling(directory, aside)
         for file in licence_files(directory):
             shutil.copyfile(file, aside / file.name)
-        sync_directory(aside)
-        aside.replace(output)
-        sync_directory(output.parent)
-    except OSError as error:
-        raise cannot_write(output, error) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return found
 
 

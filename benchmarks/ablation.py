@@ -29,18 +29,18 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-LENGTH, ROWS = 256, 8
+LENGTH, ROWS = 256, 4
 BASE: dict[str, Any] = {
-    "width": 192,
+    "width": 128,
     "layers": 4,
-    "heads": 3,
+    "heads": 2,
     "key_value_heads": 1,
     "head_width": 64,
-    "feed_forward_width": 512,
+    "feed_forward_width": 352,
     "context": LENGTH,
 }
-UNGATED: dict[str, Any] = {"gated": False, "feed_forward_width": 768}
-"""As many parameters as a gated layer of 512."""
+UNGATED: dict[str, Any] = {"gated": False, "feed_forward_width": 528}
+"""As many parameters as a gated layer of 352."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "positions=learned": {"positions": "learned"},
@@ -63,8 +63,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "attention_bias": {"attention_bias": True},
     "feed_forward_bias": {"feed_forward_bias": True},
     "tied_embeddings": {"tied_embeddings": True},
-    "key_value_heads=3": {"key_value_heads": 3},
-    "head_width=32": {"head_width": 32, "heads": 6, "key_value_heads": 2},
+    "key_value_heads=2": {"key_value_heads": 2},
+    "head_width=32": {"head_width": 32, "heads": 4, "key_value_heads": 2},
     "dropout=0.1": {"embedding_dropout": 0.1, "attention_dropout": 0.1, "residual_dropout": 0.1},
     "value_embeddings": {"value_embeddings": True},
     "residual_scalars": {"residual_scalars": True},
@@ -74,9 +74,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "initialiser_range=0.05": {"initialisation": "normal", "initialiser_range": 0.05},
     "context=128": {"context": 128},
     "context=512": {"context": 512},
-    "vocabulary_size=4096": {"vocabulary_size": 4096},
-    "vocabulary_size=16384": {"vocabulary_size": 16384},
-    "width=256": {"width": 256, "heads": 4, "key_value_heads": 2, "feed_forward_width": 704},
+    "vocabulary_size=2048": {"vocabulary_size": 2048},
+    "vocabulary_size=8192": {"vocabulary_size": 8192},
+    "width=192": {"width": 192, "heads": 3, "feed_forward_width": 512},
     "layers=6": {"layers": 6},
     "fast": {
         **UNGATED,

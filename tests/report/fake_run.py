@@ -288,6 +288,7 @@ def _evaluate(hostile: str) -> dict[str, Any]:
         "greetings_by_stage": {"sft": {"en": [18, 20], "zh": [18, 20]}, "ppo": {"en": [18, 20], "zh": [19, 20]}},
         "greetings": {"en": greetings("en"), "zh": greetings("zh")},
         "repetition_rate": {"base": 0.213, "sft": 0.061, "ppo": 0.048},
+        "repetition_change": {"value": -0.013, "standard_error": 0.004, "n": 186},
         "reward": {"sft": 0.08, "ppo": 0.61},
         "samples": [
             {"language": "en", "prompt": "Hello, who are you?" + hostile,

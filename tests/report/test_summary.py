@@ -22,6 +22,7 @@ PROMISED = {
     "reward": {"accuracy": {"value": 0.713, "low": 0.681, "high": 0.744}},
     "ppo": {"reward_gain": {"value": 0.531, "standard_error": 0.052}, "kl_nats": 3.04},
     "repetition_rate": {"base": 0.213, "sft": 0.061, "ppo": 0.048},
+    "repetition_change": {"value": -0.013, "standard_error": 0.004},
     "bleu": {"value": 7.4, "signature": "nrefs:1|case:mixed|eff:no|tok:flores101|smooth:exp|version:2.5.1"},
     "versions": {"duihua": "0.1.0", "python": "3.11.2", "torch": "2.13.0", "tokenizers": "0.22.1", "numpy": "2.3.4"},
     "command": "duihua run recipes/quickstart.yaml --directory runs/quickstart",

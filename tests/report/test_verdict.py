@@ -65,7 +65,15 @@ def test_healthy_run_has_only_good_checks(tmp_path: Path) -> None:
     [
         ("ppo", {"kl_nats": 14.0}, "bad", "14.00 nats away"),
         ("ppo", {"reward_gain": {"value": 0.05, "standard_error": 0.04, "n": 128}}, "watch", "fewer than two"),
-        ("ppo", {"repetition_rate": {"before": 0.05, "after": 0.2}}, "watch", "more than before"),
+        (
+            "evaluate",
+            {
+                "repetition_rate": {"sft": 0.05, "ppo": 0.2},
+                "repetition_change": {"value": 0.15, "standard_error": 0.01},
+            },
+            "watch",
+            "more than before",
+        ),
         ("reward", {"accuracy": {"value": 0.52, "low": 0.47, "high": 0.57, "n": 300}}, "bad", "may be chance"),
         ("ppo", {"length": {"before": 19.7, "after": 9.3}}, "watch", "much shorter (19.7 to 9.3"),
         ("ppo", {"length": {"before": 9.0, "after": 30.0}}, "watch", "much longer (9.0 to 30.0"),
@@ -90,6 +98,20 @@ def test_healthy_run_has_only_good_checks(tmp_path: Path) -> None:
 def test_each_fault_is_named(tmp_path: Path, stage: str, values: dict[str, Any], status: str, sentence: str) -> None:
     found = words(change(build_fake_run(tmp_path), stage, **values))
     assert [seen for text, seen in found.items() if sentence in text] == [status]
+
+
+def test_a_rise_of_repetition_within_chance_is_told_from_a_real_one(tmp_path: Path) -> None:
+    run = change(build_fake_run(tmp_path), "evaluate", repetition_rate={"sft": 0.0010, "ppo": 0.0011})
+    change(run, "evaluate", repetition_change={"value": 0.0001, "standard_error": 0.0005, "n": 186})
+    assert [status for text, status in words(run).items() if "paired standard error is 0.0005" in text] == ["good"]
+    change(run, "evaluate", repetition_change={"value": 0.0001, "standard_error": 0.00004, "n": 186})
+    assert [status for text, status in words(run).items() if "more than before" in text] == ["watch"]
+
+
+def test_without_an_evaluation_ppo_tells_of_repetition_itself(tmp_path: Path) -> None:
+    run = change(build_fake_run(tmp_path), "ppo", repetition_rate={"before": 0.05, "after": 0.2})
+    change(run, "evaluate", repetition_change=None)
+    assert [status for text, status in words(run).items() if "more than before" in text] == ["watch"]
 
 
 def test_figures_inside_the_limits_stay_good(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from duihua.models.heads import ScoredDecoder
 from duihua.stages import evaluate
 from duihua.stages.configs.evaluate import EvaluateConfig, SamplePrompt
 from duihua.stages.context import StageContext, StageResult
+from duihua.stages.evaluation_tables import bleu_table, repetition_table
 from duihua.text.tokenizer import Tokenizer
 
 ENGLISH = [f"Fact {n}: the quick brown fox number {n} jumps over the lazy dog." for n in range(120)]
@@ -102,10 +103,39 @@ def test_every_model_is_measured_on_every_axis(result: dict[str, Any]) -> None:
         assert 0 <= accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
         assert accuracy["n"] > 0
         assert 0 <= result["repetition_rate"][name] <= 1
+    change = result["repetition_change"]
+    assert change["n"] == 6
+    assert change["value"] == pytest.approx(result["repetition_rate"]["ppo"] - result["repetition_rate"]["sft"])
     assert set(result["reward"]) == {"sft", "ppo"}
     assert result["reward_gain"]["value"] == pytest.approx(result["reward"]["ppo"] - result["reward"]["sft"], abs=1e-6)
     assert result["reward_gain"]["n"] == 6
     assert result["settings"]["prompts"] == {"en": 3, "zh": 3}
+
+
+def test_repetition_is_a_mean_over_prompts_with_the_paired_standard_error_of_its_change() -> None:
+    table = repetition_table({"base": [0.5], "sft": [0.0, 0.2, 0.1], "ppo": [0.1, 0.2, 0.3]})
+    assert table["repetition_rate"] == pytest.approx({"base": 0.5, "sft": 0.1, "ppo": 0.2})
+    assert table["repetition_change"]["value"] == pytest.approx(0.1)
+    assert table["repetition_change"]["standard_error"] == pytest.approx(0.1 / 3**0.5)  # differences 0.1, 0, 0.2
+    unpaired = (0.01 / 3 + 0.01 / 3) ** 0.5
+    assert table["repetition_change"]["standard_error"] != pytest.approx(unpaired)
+    assert "repetition_change" not in repetition_table({"sft": [0.1]})
+
+
+def test_repetition_reads_several_different_replies_to_a_prompt_and_the_reward_the_first(
+    home: Path, tmp_path: Path, result: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: dict[int, list[str]] = {}
+    config = settings(home, greetings=False, text_sources=(), sample_prompts=())
+    for samples in (1, 3):
+        seen = read[samples] = []
+        monkeypatch.setattr(evaluate, "repeated_share", lambda text, seen=seen: seen.append(text) or 0.0)
+        context = StageContext(tmp_path / str(samples), inputs(home, "sft", "reward"), tmp_path / "data", seed=1)
+        made = evaluate.run(dataclasses.replace(config, repetition_samples=samples), context).metrics
+        assert made["reward"]["sft"] == result["reward"]["sft"]
+    assert len(read[1]) == 6
+    assert read[3][::3] == read[1]
+    assert read[3][1::3] != read[1]  # the second replies are not the first ones again
 
 
 def test_bleu_comes_with_signatures_for_both_languages_and_together(result: dict[str, Any]) -> None:
@@ -194,7 +224,7 @@ def test_bleu_of_the_references_themselves_is_100() -> None:
         Exchange([{"role": "user", "content": "?"}], "I am fine, thank you very much", "a", "en"),
         Exchange([{"role": "user", "content": "？"}], "我很好，谢谢你", "b", "zh"),
     ]
-    table = evaluate.bleu_table(items, {"sft": [item.reply for item in items], "ppo": ["no", "不"]})
+    table = bleu_table(items, {"sft": [item.reply for item in items], "ppo": ["no", "不"]})
     assert table["bleu"]["value"] == pytest.approx(100)
     assert table["bleu"]["per_language"]["zh"]["value"] == pytest.approx(100)
     assert table["bleu_by_stage"]["ppo"]["value"] < 5

@@ -36,6 +36,8 @@ PLACES: tuple[tuple[str, str, str], ...] = (
     ("repetition_rate.base", "evaluate", "repetition_rate.base"),
     ("repetition_rate.sft", "evaluate", "repetition_rate.sft"),
     ("repetition_rate.ppo", "evaluate", "repetition_rate.ppo"),
+    ("repetition_change.value", "evaluate", "repetition_change.value"),
+    ("repetition_change.standard_error", "evaluate", "repetition_change.standard_error"),
     ("bleu.value", "evaluate", "bleu.value"),
     ("bleu.signature", "evaluate", "bleu.signature"),
 )

@@ -189,6 +189,10 @@ TEXTS: dict[str, Text] = {
         "PPO: replies repeat themselves no more than before ({before} to {after}).",
         "PPO：回答的重复率没有上升（{before} 到 {after}）。",
     ),
+    "check.repetition_chance": Text(
+        "PPO: replies repeat themselves about as much as before ({before} to {after}; the paired standard error is {error}).",
+        "PPO：回答的重复率与之前相当（{before} 到 {after}；配对标准误为 {error}）。",
+    ),
     "check.repetition_up": Text(
         "PPO: replies repeat themselves more than before ({before} to {after}): a usual sign of reward hacking.",
         "PPO：回答的重复率上升了（{before} 到 {after}）：这是钻奖励空子的常见迹象。",

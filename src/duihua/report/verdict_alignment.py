@@ -109,12 +109,20 @@ def _length(record: RunRecord) -> Check | None:
 
 
 def _repetition(record: RunRecord) -> Check | None:
-    before, after = _before_after(record, "repetition_rate")
+    """Of the evaluation, which has several replies to each prompt and says how much of the change is chance; else of PPO's."""
+    result = record.result("evaluate")
+    before, after = (finite(dig(result, f"repetition_rate.{name}")) for name in ("sft", "ppo"))
+    error = finite(dig(result, "repetition_change.standard_error"))
+    if before is None or after is None or error is None:
+        before, after = _before_after(record, "repetition_rate")
+        error = 0.0
     if before is None or after is None:
         return None
     values = {"before": rate(before), "after": rate(after)}
     if after <= before:
         return Check("good", t("check.repetition", **values))
+    if after - before <= 2 * error:
+        return Check("good", t("check.repetition_chance", **values, error=rate(error)))
     return Check("watch", t("check.repetition_up", **values))
 
 

@@ -28,13 +28,13 @@ from duihua.engine.settings import SamplingSettings
 from duihua.errors import ConfigError
 from duihua.evaluation.accuracy import TokenAccuracy, token_accuracy
 from duihua.evaluation.bits_per_byte import TextScore, bits_per_byte
-from duihua.evaluation.bleu import bleu, chrf
 from duihua.evaluation.greetings import greetings_report
 from duihua.evaluation.intervals import paired_mean
-from duihua.evaluation.repetition import repetition_rate
+from duihua.evaluation.repetition import repeated_share
 from duihua.models.bundle import Bundle, load_bundle
 from duihua.stages.configs.evaluate import EvaluateConfig, SamplePrompt
 from duihua.stages.context import StageContext, StageResult
+from duihua.stages.evaluation_tables import bleu_table, greetings_table, repetition_table
 from duihua.stages.held_out import answerable, chat_prompts, held_out_conversations, plain_prompts, replies
 from duihua.stages.left_out import say_left_out
 from duihua.stages.pretrain import held_out_documents
@@ -61,11 +61,12 @@ class Material:
 
 @dataclass
 class Measured:
-    """What was measured of one model."""
+    """What was measured of one model. repeated: share of repeated n-grams, mean over the replies to each prompt."""
 
     text: dict[str, TextScore] = field(default_factory=dict)
     accuracy: TokenAccuracy | None = None
     sampled: list[Completion] = field(default_factory=list)
+    repeated: list[float] = field(default_factory=list)
     likeliest: list[str] = field(default_factory=list)
     greetings: dict[str, dict[str, object]] = field(default_factory=dict)
     samples: list[str] = field(default_factory=list)
@@ -99,13 +100,9 @@ def run(config: EvaluateConfig, context: StageContext) -> StageResult:
         "token_accuracy": {
             name: made.accuracy.accuracy.to_dict() for name, made in measured.items() if made.accuracy is not None
         },
-        "repetition_rate": {
-            name: repetition_rate([reply.text for reply in made.sampled])
-            for name, made in measured.items()
-            if made.sampled
-        },
+        **repetition_table({name: made.repeated for name, made in measured.items() if made.repeated}),
         **bleu_table(material.exchanges, {name: measured[name].likeliest for name in talking}),
-        **greetings_table(measured, talking),
+        **greetings_table({name: measured[name].greetings for name in talking if measured[name].greetings}),
         **reward_table(measured, material.exchanges, talking, context),
         "samples": [
             {
@@ -122,6 +119,7 @@ def run(config: EvaluateConfig, context: StageContext) -> StageResult:
             "heldout_conversations": len(material.conversations),
             "prompts": {language: len(of_language(material.exchanges, language)) for language in ("en", "zh")},
             "repetition": "share of word (Chinese: character) 4-grams of a reply that stood in it before",
+            "repetition_samples": config.repetition_samples,
             "temperature": config.temperature,
             "sample_temperature": config.sample_temperature,
         },
@@ -198,13 +196,22 @@ def measure(
     if examples:
         made.accuracy = token_accuracy(network, examples, device=context.device)
 
-    def answer(prompts: Sequence[Sequence[Message]], temperature: float, tokens: int) -> list[Completion]:
+    def answer(
+        prompts: Sequence[Sequence[Message]], temperature: float, tokens: int, samples: int = 1
+    ) -> list[Completion]:
+        """`samples` replies to each prompt: the first ones of all prompts, then the second ones, and so on."""
         ids = chat_prompts(prompts, template) if chat else plain_prompts(prompts, tokenizer)
-        seeds = [sample_seed(context.seed, 0, place, 0) for place in range(len(ids))]
-        return replies(network, tokenizer, ids, SamplingSettings(temperature=temperature, max_new_tokens=tokens), seeds)
+        seeds = [sample_seed(context.seed, 0, place, sample) for sample in range(samples) for place in range(len(ids))]
+        settings = SamplingSettings(temperature=temperature, max_new_tokens=tokens)
+        return replies(network, tokenizer, ids * samples, settings, seeds)
 
     prompts = [exchange.prompt for exchange in material.exchanges]
-    made.sampled = answer(prompts, config.temperature, config.reply_tokens)
+    sampled = answer(prompts, config.temperature, config.reply_tokens, config.repetition_samples)
+    made.sampled = sampled[: len(prompts)]
+    made.repeated = [
+        sum(repeated_share(reply.text) for reply in sampled[place :: len(prompts)]) / config.repetition_samples
+        for place in range(len(prompts))
+    ]
     sample_prompts = [messages_of(prompt) for prompt in material.samples]
     made.samples = [
         reply.text.strip() for reply in answer(sample_prompts, config.sample_temperature, config.reply_tokens)
@@ -224,37 +231,6 @@ def measure(
                 [greeting["references"] for greeting, _ in pairs],
             )
     return made
-
-
-def bleu_table(items: Sequence[Exchange], likeliest: dict[str, list[str]]) -> dict[str, Any]:
-    """{"bleu": of the first talking model, "bleu_by_stage", "chrf_by_stage"}: every score with its signature."""
-    if not items or not likeliest:
-        return {}
-    tables: dict[str, dict[str, Any]] = {}
-    chrfs: dict[str, Any] = {}
-    for name, texts in likeliest.items():
-        references = [[exchange.reply] for exchange in items]
-        per_language: dict[str, Any] = {}
-        for language in sorted({exchange.language for exchange in items}):
-            places = [place for place, exchange in enumerate(items) if exchange.language == language]
-            per_language[language] = bleu(
-                [texts[place] for place in places], [references[place] for place in places], language
-            ).to_dict()
-        tables[name] = {**bleu(texts, references, "all").to_dict(), "stage": name, "per_language": per_language}
-        chrfs[name] = chrf(texts, references).to_dict()
-    return {"bleu": next(iter(tables.values())), "bleu_by_stage": tables, "chrf_by_stage": chrfs}
-
-
-def greetings_table(measured: dict[str, Measured], talking: Sequence[str]) -> dict[str, Any]:
-    """{"greetings": of the first talking model, "greetings_by_stage": {stage: {language: [matched, total]}}}."""
-    asked = [name for name in talking if measured[name].greetings]
-    if not asked:
-        return {}
-    counts = {
-        name: {language: [report["matched"], report["total"]] for language, report in measured[name].greetings.items()}
-        for name in asked
-    }
-    return {"greetings": measured[asked[0]].greetings, "greetings_by_stage": counts}
 
 
 def reward_table(

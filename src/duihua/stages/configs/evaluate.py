@@ -67,6 +67,8 @@ class EvaluateConfig:
     BLEU."""
     temperature: float = 1.0
     """Temperature of the replies that repetition and reward are measured on; BLEU and greetings take the likeliest."""
+    repetition_samples: int = 4
+    """Replies to each prompt that repetition is measured on: it is so rare that one reply each would decide it by chance."""
     greetings: bool = True
     """Whether the listed greetings and simple questions are asked."""
     greeting_tokens: int = 64
@@ -77,7 +79,7 @@ class EvaluateConfig:
     """Temperature of the replies that are shown."""
 
     def __post_init__(self) -> None:
-        for name in ("reply_tokens", "greeting_tokens"):
+        for name in ("reply_tokens", "greeting_tokens", "repetition_samples"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
         for name in ("heldout_bytes", "heldout_conversations", "prompts", "temperature", "sample_temperature"):

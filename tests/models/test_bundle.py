@@ -172,6 +172,17 @@ def test_a_wrong_shape_is_named_with_both_shapes(bundle: Path) -> None:
     )
 
 
+def test_the_same_wrong_shape_in_many_layers_is_one_short_clause(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    save_bundle(tmp_path, decoder(tokenizer, layers=5), tokenizer, CARD)
+    edit_config(tmp_path, intermediate_size=25)
+    with pytest.raises(BundleError) as caught:
+        load_bundle(tmp_path)
+    assert str(caught.value).count("(5 times) has shape") == 3  # down, gate and up
+    assert "model.layers.*.mlp.down_proj.weight (5 times) has shape (16, 24), config.json expects (16, 25)" in str(
+        caught.value
+    )
+
+
 def test_tensors_without_a_place_are_refused(bundle: Path) -> None:
     edit_weights(bundle, lambda weights: weights.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(16)}))
     refused(bundle, r"q_proj\.bias, for which a Qwen3 decoder has no place")

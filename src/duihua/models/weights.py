@@ -8,6 +8,7 @@ read, because a pickle file can run any program when it is opened. Everything th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from duihua.models.interop.registry import tensor_layout
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 READABLE = ("F64", "F32", "F16", "BF16")
+NAMED = 2
+"""Most tensors of one place in different layers that are named one by one where all have the same wrong shape."""
+_NUMBER = re.compile(r"\.\d+\.")
 
 
 def stored_tensors(
@@ -51,6 +55,7 @@ def fill(
     assert {name for place in places.values() for name in place.ours} >= ours.keys() - {"head.weight"}
     found: dict[str, Tensor] = {}
     problems: list[str] = []
+    misshapen: dict[tuple[str, tuple[int, ...], tuple[int, ...]], list[str]] = {}
     strangers: list[str] = []
     second_head: Tensor | None = None
     for file, names in weight_files(directory):
@@ -69,7 +74,7 @@ def fill(
                     part = tensors.get_slice(stored)
                     shape, expected = tuple(part.get_shape()), _shape([ours[name] for name in place.ours], place.turned)
                     if shape != expected:
-                        problems.append(f"{stored} has shape {shape}, config.json expects {expected}")
+                        misshapen.setdefault((_NUMBER.sub(".*.", stored), shape, expected), []).append(stored)
                     elif part.get_dtype() not in READABLE:
                         problems.append(
                             f"{stored} has numbers of type {part.get_dtype()}, read are {', '.join(READABLE)}"
@@ -85,6 +90,11 @@ def fill(
     missing = [place.name for place in places.values() if not all(name in found for name in place.ours)]
     if missing:
         problems.insert(0, f"{len(missing)} tensors are missing: {', '.join(sorted(missing))}")
+    problems += [
+        f"{', '.join(names) if len(names) <= NAMED else f'{pattern} ({len(names)} times)'} has shape {shape}, "
+        f"config.json expects {expected}"
+        for (pattern, shape, expected), names in misshapen.items()
+    ]
     if strangers:
         problems.append(f"holds {', '.join(sorted(strangers))}, for which a {family.title} decoder has no place")
     if not problems and second_head is not None and not torch.equal(second_head.to(dtype), found["embedding.weight"]):

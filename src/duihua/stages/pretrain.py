@@ -69,6 +69,11 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         **dataclasses.asdict(shape),
     }
     console.say(
+        f"pretrain: {shape.layers} layers, {shape.width} wide, {shape.heads} heads of {shape.head_width} with "
+        f"{shape.key_value_heads} for keys and values, feed-forward {shape.feed_forward_width}, context {shape.context}, "
+        f"vocabulary {shape.vocabulary_size:,}"
+    )
+    console.say(
         f"pretrain: {settings['parameters']:,} parameters, {config.steps} steps of {step_tokens:,} tokens, "
         f"{settings['epochs']:.2f} epochs of {settings['corpus_tokens']:,} tokens"
     )

@@ -193,7 +193,8 @@ def qwen3_32b() -> DecoderConfig:
 def fast() -> DecoderConfig:
     """The fast profile, in the line of the modded-nanogpt speed runs: squared ReLU without a gate, a learnt vector for each
     token in every second layer's values, each block's input mixed with the embedded token, capped logits, projections into
-    the residual stream zero at the start. No other program computes it, so its bundles stay here."""
+    the residual stream zero at the start. No other program computes it, so its bundles stay here. In seconds of training
+    only the scalars and the zeros pay (docs/architecture/README.md): it is meant for longer runs."""
     return dataclasses.replace(
         qwen3(),
         activation="relu_squared",

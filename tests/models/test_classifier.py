@@ -172,6 +172,31 @@ def test_padding_on_either_side_and_batch_mates_change_nothing(config: DecoderCo
     assert (unmasked - alone).abs().max() > 1e-3  # negative control: pads on the left are seen without a mask
 
 
+def test_mean_pooling_reads_the_average_from_the_start_to_the_extract_token() -> None:
+    network = classifier()
+    network.pooling = "mean"
+    short, long = example([3, 4]), example([5, 6], [7, 8, 9])
+    with torch.no_grad():
+        hidden = [network.hidden(torch.tensor([one.rows[0]]))[0] for one in (short, long)]
+        expected = torch.stack([network.score(vectors.mean(dim=0)) for vectors in hidden])
+        texts_only = torch.stack([network.score(vectors[1:-1].mean(dim=0)) for vectors in hidden])
+    together = logits(network, short, long)
+    assert (together - expected).abs().max() < 1e-5  # the pads behind the short one do not count
+    batch = collate([short, long], pad_id=0)
+    left = batch["token_ids"].clone()
+    left[0] = left[0].roll(4)
+    mask = torch.tensor([[0] * 4 + [1] * 4, [1] * 8])
+    with torch.no_grad():
+        padded = network(left, batch["rows"], attention_mask_rt=mask)
+        with_pads = network.score(network.hidden(batch["token_ids"]).mean(dim=1))
+    assert (padded - expected).abs().max() < 1e-5
+    # negative controls: pads counted, task tokens left out, the extract token alone
+    assert (with_pads[0] - expected[0]).abs().max() > 1e-2
+    assert (texts_only - expected).abs().max() > 1e-2
+    network.pooling = "extract"
+    assert (logits(network, short, long) - expected).abs().max() > 1e-2
+
+
 def test_choices_are_a_softmax_over_the_options_of_their_example() -> None:
     network = classifier(task="multiple_choice")
     rows = [(START, 3, DELIMITER, end, EXTRACT) for end in (5, 6, 7, 8, 9)]

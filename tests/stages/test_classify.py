@@ -307,6 +307,27 @@ def test_a_classifier_that_is_loaded_says_what_it_said(trained: Path, policy: Pa
     )  # the trunk is a policy like any other
 
 
+def test_the_pooling_is_kept_with_the_classifier(policy: Path, tmp_path: Path) -> None:
+    classify.run(settings(tmp_path, epochs=2, pooling="mean"), context(policy, tmp_path / "run"))
+    said = read_json(tmp_path / "run" / classify.PREDICTIONS_FILE)["predicted"][0]
+    texts = [Question((row["text"],)) for row in rows("classification", 90, shift=160)]
+
+    def answers() -> list[str]:
+        model = ClassifierModel.load(tmp_path / "run")
+        return [answer.label for answer in model.predict([model.encode(text) for text in texts])]
+
+    assert answers() == said
+    file = tmp_path / "run" / "task.json"
+    task = json.loads(file.read_text())
+    assert task.pop("pooling") == "mean"
+    file.write_text(json.dumps(task))  # as the first classifiers were written
+    assert load_task_bundle(tmp_path / "run").settings.pooling == "extract"
+    assert answers() != said  # negative control: the same weights read at the extract token
+    file.write_text(json.dumps({**task, "pooling": "best"}))
+    with pytest.raises(BundleError, match="not a description of a task"):
+        load_task_bundle(tmp_path / "run")
+
+
 def test_the_report_shows_what_the_stage_wrote(trained: Path, tmp_path: Path) -> None:
     entry = {"name": "classify", "stage": "classify", "directory": str(trained)}
     (tmp_path / "run.json").write_text(json.dumps({"recipe": {"name": "mine"}, "stages": [entry]}))

@@ -5,6 +5,9 @@ token (equation 3), which under causal attention has seen the whole sequence. Li
 similarity the vectors of both orders are added before W_y; for multiple choice W_y has one column and the softmax runs
 over the options of an example (section 3.3).
 
+Pooling "mean" is ours, not the paper's: W_y reads the average of the trunk's last vectors from the start to the extract
+token. A small trunk has not learnt to gather a text at one place (docs/log.md has the figures).
+
 Why the task tokens' embeddings stand outside the decoder: it stays the language model that it was, row for row, and is
 saved as one. Its embedding tables are only told where to look up ids behind their last row.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +26,8 @@ from duihua.models.decoder import Decoder
 from duihua.text.task_inputs import Task, TaskInput, TaskTokens
 
 TASK_TOKENS = 3
+Pooling = Literal["extract", "mean"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 DEVIATION = 0.02
 """Standard deviation of W_y at the start (GPT-1, section 4.1)."""
 
@@ -49,10 +55,15 @@ class ExtendedEmbedding(nn.Embedding):
 class Classifier(nn.Module):
     """Sequences of token ids (r, t) -> logits of classes or options (b, c). The decoder is extended in place."""
 
-    def __init__(self, decoder: Decoder, task: Task, classes: int, dropout: float = 0.1) -> None:
-        """classes: how many; without meaning for multiple choice. dropout: on the extract vector, in training only."""
+    def __init__(
+        self, decoder: Decoder, task: Task, classes: int, dropout: float = 0.1, pooling: Pooling = "extract"
+    ) -> None:
+        """classes: how many; without meaning for multiple choice. dropout: on the vector that W_y reads, in training only.
+
+        pooling: which vector that is: the extract token's, or the mean of all from the start to the extract token.
+        """
         super().__init__()
-        self.decoder, self.task, self.config = decoder, task, decoder.config
+        self.decoder, self.task, self.config, self.pooling = decoder, task, decoder.config, pooling
         self.tokens = TaskTokens.behind(decoder.config.vocabulary_size)
         self.task_embeddings = nn.ParameterDict()
         for name, table in _token_tables(decoder):
@@ -88,14 +99,23 @@ class Classifier(nn.Module):
         return self.decoder.hidden(token_ids_rt, attention_mask_bt=attention_mask_rt)
 
     def class_logits(self, hidden_rtd: Tensor, token_ids_rt: Tensor, rows_bk: Tensor) -> Tensor:
-        """Equation 3 before its softmax, at each sequence's extract token, (b, c) in fp32."""
-        places_r = (token_ids_rt == self.tokens.extract).int().argmax(dim=1)
-        vectors_rd = hidden_rtd[torch.arange(len(places_r), device=places_r.device), places_r]
+        """Equation 3 before its softmax, from each sequence's extract token or mean, (b, c) in fp32."""
+        vectors_rd = self._pooled(hidden_rtd, token_ids_rt)
         if self.task == "multiple_choice":
             scores_r: Tensor = self.score(self.dropout(vectors_rd))[:, 0].float()
             return scores_r[rows_bk.clamp(min=0)].masked_fill(rows_bk < 0, -torch.inf)
         logits_bc: Tensor = self.score(self.dropout(vectors_rd[rows_bk].sum(dim=1)))
         return logits_bc.float()
+
+    def _pooled(self, hidden_rtd: Tensor, token_ids_rt: Tensor) -> Tensor:
+        """One vector a sequence, (r, d). Pads stand before the start token or behind the extract token."""
+        extract_rt = token_ids_rt == self.tokens.extract
+        if self.pooling == "extract":
+            places_r = extract_rt.int().argmax(dim=1)
+            return hidden_rtd[torch.arange(len(places_r), device=places_r.device), places_r]
+        begun_rt = (token_ids_rt == self.tokens.start).cumsum(dim=1) > 0
+        counted_rt = (begun_rt & ((extract_rt.cumsum(dim=1) == 0) | extract_rt)).to(hidden_rtd.dtype)
+        return (counted_rt.unsqueeze(-1) * hidden_rtd).sum(dim=1) / counted_rt.sum(dim=1, keepdim=True)
 
     def text_mask(self, token_ids_rt: Tensor) -> Tensor:
         """True on the tokens of the texts: between start and extract, and no task token, (r, t)."""

@@ -22,7 +22,7 @@ from torch import Tensor
 from duihua.errors import BundleError
 from duihua.files import write_atomic, write_json
 from duihua.models.bundle import ModelCard, load_bundle, save_bundle
-from duihua.models.classifier import Classifier
+from duihua.models.classifier import POOLINGS, Classifier, Pooling
 from duihua.models.weights import read_object
 from duihua.text.task_inputs import TASKS, Task, TaskInputs
 from duihua.text.tokenizer import Tokenizer
@@ -36,13 +36,14 @@ class TaskSettings:
     """What a classifier was trained for.
 
     classes: names in the order of the logits; empty for multiple choice, whose options differ from example to example.
-    length: most tokens of a sequence. dropout: on the extract vector in training.
+    length: most tokens of a sequence. dropout: in training, on the vector that W_y reads. pooling: which vector that is.
     """
 
     task: Task
     classes: tuple[str, ...]
     length: int
     dropout: float = 0.1
+    pooling: Pooling = "extract"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def save_task_bundle(
             "classes": list(settings.classes),
             "length": settings.length,
             "dropout": settings.dropout,
+            "pooling": settings.pooling,
         },
     )
 
@@ -95,7 +97,7 @@ def load_task_bundle(directory: str | Path, device: str = "cpu") -> TaskBundle:
         )
     settings = _read_settings(directory / TASK_FILE)
     bundle = load_bundle(directory, device)
-    classifier = Classifier(bundle.policy, settings.task, len(settings.classes), settings.dropout)
+    classifier = Classifier(bundle.policy, settings.task, len(settings.classes), settings.dropout, settings.pooling)
     _fill(classifier, directory / HEAD_FILE)
     inputs = TaskInputs(bundle.tokenizer, bundle.config.vocabulary_size, settings.task, settings.length)
     return TaskBundle(
@@ -119,6 +121,7 @@ def _read_settings(path: Path) -> TaskSettings:
             remedy="Use the duihua that wrote it, or train the classifier again",
         )
     task, classes, length, dropout = (stored.get(key) for key in ("task", "classes", "length", "dropout"))
+    pooling = stored.get("pooling", "extract")  # the first classifiers knew no other
     right = (
         task in TASKS
         and isinstance(classes, list)
@@ -126,14 +129,21 @@ def _read_settings(path: Path) -> TaskSettings:
         and (len(classes) >= 2 or task == "multiple_choice")
         and isinstance(length, int)
         and isinstance(dropout, int | float)
+        and pooling in POOLINGS
     )
     if not right:
         raise BundleError("is not a description of a task", where=str(path), remedy="Train the classifier again")
-    return TaskSettings(_as_task(task), tuple(classes or ()), int(length or 0), float(dropout or 0.0))
+    return TaskSettings(
+        _as_task(task), tuple(classes or ()), int(length or 0), float(dropout or 0.0), _as_pooling(pooling)
+    )
 
 
 def _as_task(value: Any) -> Task:
     return next(task for task in TASKS if task == value)
+
+
+def _as_pooling(value: Any) -> Pooling:
+    return next(pooling for pooling in POOLINGS if pooling == value)
 
 
 def _fill(classifier: Classifier, path: Path) -> None:

@@ -139,7 +139,7 @@ def run(config: ClassifyConfig, context: StageContext) -> StageResult:
     cut = {"train": cut_counts(data.train), "heldout": cut_counts(data.test)}
     class_tables.announce(len(classes), length, cut, config.auxiliary_weight)
 
-    settings = TaskSettings(config.task, classes, length, config.classifier_dropout)
+    settings = TaskSettings(config.task, classes, length, config.classifier_dropout, config.pooling)
     answers: list[list[str]] = []
     for number in range(config.seeds):
         seed = context.seed + number
@@ -232,7 +232,9 @@ def train_one(
 ) -> tuple[Classifier, TrainingResult]:
     """One training with one seed (of W_y, of dropout and of the order of the examples), resumed where it was stopped."""
     torch.manual_seed(seed)
-    classifier = Classifier(start.decoder(seed), config.task, len(data.classes), config.classifier_dropout)
+    classifier = Classifier(
+        start.decoder(seed), config.task, len(data.classes), config.classifier_dropout, config.pooling
+    )
     classifier.initialise(seed)
     if not config.auxiliary_weight and not start.shape.tied_embeddings:
         classifier.decoder.head.weight.requires_grad_(False)  # it gets no gradient: do not make moments for it

@@ -36,8 +36,10 @@ class TaskExample:
     label: int
 
 
-def read_records(source: Source, split: Split, task: Task, limit: int = 0) -> list[Labelled | Choice]:
-    """The records of a split for this task, at most `limit` (0: all), drawn by a hash.
+def read_records(
+    source: Source, split: Split, task: Task, limit: int = 0, stage: str = "classify"
+) -> list[Labelled | Choice]:
+    """The records of a split for this task, at most `limit` (0: all), drawn by a hash. stage: named in errors.
 
     Raises ConfigError for a source of another kind, DataError where there is none or one has another number of texts.
     """
@@ -45,14 +47,14 @@ def read_records(source: Source, split: Split, task: Task, limit: int = 0) -> li
     if source.kind != wanted:
         raise ConfigError(
             f"the task {task} needs {wanted}, and {source.name} holds {source.kind}",
-            where="classify.source",
+            where=f"{stage}.source",
             remedy="Choose another task or source; `duihua data list` shows the kinds",
         )
     records = [record for record in source.records(split) if isinstance(record, Labelled | Choice)]
     if not records:
         raise DataError(
             f"there is no example in the {'training' if split == 'train' else 'held-out'} part",
-            where=f"classify.source, {source.name}",
+            where=f"{stage}.source, {source.name}",
             remedy="Give more examples, or held-out ones apart (source.heldout)",
         )
     texts = text_count(task)
@@ -61,7 +63,7 @@ def read_records(source: Source, split: Split, task: Task, limit: int = 0) -> li
             raise DataError(
                 f"the task {task} takes {'two texts' if texts == 2 else 'one text'}, found {len(record.texts)} in "
                 f"{record.texts[0][:40]!r}",
-                where=f"classify.source, {source.name}",
+                where=f"{stage}.source, {source.name}",
                 remedy="Choose another task, or name the columns (source.columns.text, source.columns.text_b)",
             )
     return sorted(records, key=hash_order)[:limit] if limit else records
@@ -79,12 +81,12 @@ def class_names(records: Sequence[Labelled | Choice], where: str) -> tuple[str, 
     return tuple(names)
 
 
-def positive_class(wanted: str, classes: Sequence[str]) -> str | None:
+def positive_class(wanted: str, classes: Sequence[str], stage: str = "classify") -> str | None:
     """The class that F1 is about: the wanted one, or the last of two; None where there are more. Raises ConfigError."""
     if wanted and wanted not in classes:
         raise ConfigError(
             f"there is no class {wanted!r}",
-            where="classify.positive_class",
+            where=f"{stage}.positive_class",
             remedy=f"Choose one of {', '.join(map(repr, classes))}" if classes else "Leave it out for multiple choice",
         )
     return wanted or (classes[-1] if len(classes) == 2 else None)

@@ -34,7 +34,10 @@ class ClassifyConfig:
     length: int = 0
     """Most tokens of a sequence, task tokens included; longer ones are cut, longest part first. 0: the model's context."""
     classifier_dropout: float = 0.1
-    """Share of the extract token's vector that is zeroed in training."""
+    """Share of the vector that the last layer reads that is zeroed in training."""
+    pooling: Literal["extract", "mean"] = "extract"
+    """Which vector that is. extract: the extract token's, as in the paper; mean: the average over the sequence, which is ours
+    and suits a small base with few labels (docs/log.md)."""
     warmup_share: float = 0.002
     """Share of all updates over which the learning rate rises; then it falls to 0 along a line."""
     seeds: int = 1

@@ -52,6 +52,18 @@ def say(text: str = "") -> None:
     print(text, file=_out(), flush=True)
 
 
+def pieces(parts: Sequence[tuple[str, str]], indent: str = "") -> None:
+    """Print pieces of text (text, rich style) one after the other: in their styles on a terminal, elsewhere between bars."""
+    stream = _out()
+    if not stream.isatty():
+        say(f"{indent}|{'|'.join(text for text, _ in parts)}|")
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(file=stream, highlight=False, soft_wrap=True).print(Text.assemble(indent, *parts))
+
+
 def warn(text: str) -> None:
     """Print a line on standard error: something that went differently from what was asked, but goes on."""
     print(text, file=sys.stderr, flush=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,13 +19,22 @@ from duihua import console
 from duihua.data.records import Split, record_text
 from duihua.data.source import Source, SourceConfig, open_source, refuse_as_text
 from duihua.errors import DataError
+from duihua.files import write_json
 from duihua.stages.configs.tokenizer import TokenizerConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.left_out import say_left_out
+from duihua.text.characters import CharacterVocabulary
+from duihua.text.token_view import EXAMPLES, token_costs, token_view
 from duihua.text.tokenizer import Tokenizer
+from duihua.text.vocabulary import Vocabulary
+from duihua.text.words import WordVocabulary
 
 LANGUAGES = ("en", "zh")
 MEGABYTE = 1_000_000
+VIEW_FILE = "token_view.json"
+VIEW_BYTES = MEGABYTE
+"""Text of each language that the vocabularies of characters and words are learnt from, for the view: jieba cuts about a
+megabyte in a second or two, and more text changes little of what is seen."""
 
 
 def run(config: TokenizerConfig, context: StageContext) -> StageResult:
@@ -56,6 +65,8 @@ def run(config: TokenizerConfig, context: StageContext) -> StageResult:
     tokenizer = Tokenizer.train((text for texts in sample.values() for text in texts), config.vocabulary_size)
     tokenizer.save(context.directory)
     heldout = draw_sample(sources, config.sources, "heldout", config.heldout_megabytes, config.read_megabytes)
+    view = compared_view(tokenizer, sample, heldout)
+    write_json(context.directory / VIEW_FILE, view)
     metrics: dict[str, Any] = {
         "characters_per_token": {name: characters_per_token(tokenizer, texts) for name, texts in heldout.items()},
         "vocabulary_size": tokenizer.vocabulary_size,
@@ -68,6 +79,32 @@ def run(config: TokenizerConfig, context: StageContext) -> StageResult:
     result = StageResult(context.directory, metrics)
     result.save(context.directory)
     return result
+
+
+def compared_view(
+    tokenizer: Tokenizer, sample: Mapping[str, Sequence[str]], heldout: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """The example sentences under the tokenizer and under vocabularies of characters and words of at most its size, learnt
+    from the same sample (`text/token_view.py`), with what each costs on the held-out text under "heldout".
+    """
+    texts = [text for found in sample.values() for text in _first_bytes(((0.0, text) for text in found), VIEW_BYTES)]
+    size = tokenizer.vocabulary_size
+    vocabularies: dict[str, Vocabulary] = {
+        "bytes": tokenizer,
+        "characters": CharacterVocabulary.train(texts, size),
+        "words": WordVocabulary.train(texts, size, "marks"),
+        "words-jieba": WordVocabulary.train(texts, size, "jieba"),
+    }
+    costs = {
+        name: {language: token_costs(_first(found), vocabulary) for language, found in heldout.items()}
+        for name, vocabulary in vocabularies.items()
+    }
+    return token_view(EXAMPLES, vocabularies) | {"heldout": costs}
+
+
+def _first(texts: Sequence[str]) -> list[str]:
+    """Texts until a tenth of a megabyte: enough for a share in per cent."""
+    return _first_bytes(((0.0, text) for text in texts), MEGABYTE / 10)
 
 
 def draw_sample(

@@ -25,7 +25,9 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 
 from duihua.errors import BundleError, ConfigError, DuihuaError
 from duihua.files import read_json, sha256_json, write_atomic, write_json
+from duihua.text.byte_spans import offset_spans, spans_of_bytes
 from duihua.text.gpt2_vocabulary import VOCABULARY_FILE, is_gpt2_vocabulary, read_gpt2_vocabulary
+from duihua.text.vocabulary import Span
 
 END_OF_TEXT, IM_START, IM_END, PAD = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"
 SPECIAL_TOKENS = (END_OF_TEXT, IM_START, IM_END, PAD)
@@ -186,6 +188,15 @@ class Tokenizer:
         clean = list(_without_surrogates(texts))
         return [list(found.ids) for found in self._backend.encode_batch_fast(clean, add_special_tokens=False)]
 
+    def spans(self, text: str) -> list[Span]:
+        """`encode` with the place of each token. A token of bytes that are no whole character is shown by its bytes."""
+        text = _SURROGATE.sub("\ufffd", text)
+        found = self._backend.encode(text, add_special_tokens=False)
+        pieces = [self.token_bytes(id) for id in found.ids]
+        if b"".join(pieces) == text.encode("utf-8"):
+            return spans_of_bytes(text, found.ids, pieces)
+        return offset_spans(text, found.ids, pieces, found.offsets)  # a normaliser changed the text
+
     # -- ids to text ----------------------------------------------------------------------------------------------
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
@@ -203,6 +214,16 @@ class Tokenizer:
             return token.encode("utf-8")
 
     # -- ids that have a role -------------------------------------------------------------------------------------
+
+    @property
+    def unknown_id(self) -> None:
+        """There is none: every byte has an id."""
+        return None
+
+    @property
+    def lossless(self) -> bool:
+        """Whether decoding gives the text back to the byte: yes, unless a foreign tokenizer normalises the text first."""
+        return self._backend.normalizer is None
 
     @property
     def end_of_text_id(self) -> int:

@@ -28,8 +28,8 @@ def announce(classes: int, length: int, cut: Mapping[str, Mapping[str, Any]], au
             )
 
 
-def show(metrics: Mapping[str, Any]) -> None:
-    """Print the scores of the stage's result."""
+def show(metrics: Mapping[str, Any], stage: str = "classify") -> None:
+    """Print the scores of a stage's result."""
     names = {"accuracy": "accuracy", "macro_f1": "F1, macro", "f1": f"F1 of {metrics['positive']!r}", "matthews": "MCC"}
     if metrics["task"] == "multiple_choice":  # the places of options have no sense of their own
         names = {"accuracy": "accuracy"}
@@ -47,11 +47,11 @@ def show(metrics: Mapping[str, Any]) -> None:
         if over is not None and over[name] is not None:
             row += [over[name]["value"], over[name]["low"], over[name]["high"]]
         rows.append(row)
-    console.table("classify: the kept classifier on the held-out part", columns, rows)
+    console.table(f"{stage}: the kept classifier on the held-out part", columns, rows)
     labels, counts = metrics["confusion"]["labels"], metrics["confusion"]["counts"]
     if metrics["task"] != "multiple_choice" and len(labels) <= MOST_CLASSES:
         table = [[label, *row] for label, row in zip(labels, counts, strict=True)]
-        console.table("classify: true class (rows), predicted class (columns)", ["", *labels], table)
+        console.table(f"{stage}: true class (rows), predicted class (columns)", ["", *labels], table)
 
 
 def _number(value: Any) -> float:

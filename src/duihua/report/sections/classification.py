@@ -16,13 +16,15 @@ from duihua.report.components import estimate, folded, heading, joined, note, nu
 from duihua.report.run_record import RunRecord, StageRecord, dig
 from duihua.report.texts import TEXTS
 
+KINDS = ("classify", "bag_of_words")
+"""Stages that make a classifier; their results have the same scores."""
 MOST_CLASSES = 12
 """Classes of a confusion table that a page is wide enough for; a larger one stands in result.json."""
 
 
 def classify(record: RunRecord) -> Markup | None:
-    """Every classify stage of the run that has a result, in order."""
-    stages = [stage for stage in record.stages if stage.stage == "classify" and stage.result]
+    """Every stage of the run that made a classifier and has a result, in order."""
+    stages = [stage for stage in record.stages if stage.stage in KINDS and stage.result]
     parts: list[Markup] = []
     for stage in stages:
         if len(stages) > 1:
@@ -34,10 +36,12 @@ def classify(record: RunRecord) -> Markup | None:
 def _stage(stage: StageRecord) -> list[Markup]:
     result = stage.result
     choices = result.get("task") == "multiple_choice"  # whose options' places have no sense of their own
-    parts = [note(_facts(result)), _scores(result, choices)]
+    facts = _bag_facts(result) if stage.stage == "bag_of_words" else _facts(result)
+    parts = [note(facts), _scores(result, choices)]
     parts += _seeds(result, choices)
     if not choices:
         parts += _confusion(result)
+    parts += _telling_words(result)
     parts += _mistakes(result)
     return parts
 
@@ -58,6 +62,32 @@ def _facts(result: Mapping[str, Any]) -> Markup:
         shown = {"train": number(cut[0]), "heldout": number(cut[1]), "length": number(result.get("length"))}
         sentences.append(t("classify.cut", **shown))
     return Markup(" ").join(sentences)
+
+
+def _bag_facts(result: Mapping[str, Any]) -> Markup:
+    kinds = {
+        name: t(f"bag.{result.get(name)}") if f"bag.{result.get(name)}" in TEXTS else str(result.get(name))
+        for name in ("weighting", "classifier")
+    }
+    heldout = dig(result, "examples.heldout")
+    return t(
+        "bag.facts",
+        **kinds,
+        train=number(result.get("trained_on")),
+        heldout=number(sum(heldout.values()) if isinstance(heldout, Mapping) else None),
+        words=number(result.get("words")),
+    )
+
+
+def _telling_words(result: Mapping[str, Any]) -> list[Markup]:
+    """For each class of a bag of words the words that speak most for it."""
+    told = result.get("telling_words")
+    if not isinstance(told, Mapping) or not told:
+        return []
+    rows = [
+        (_class(label), Markup("<bdi>{}</bdi>").format(", ".join(map(str, words)))) for label, words in told.items()
+    ]
+    return [heading(t("bag.telling")), table([t("bag.class"), t("bag.words")], rows, "nw")]
 
 
 def _scores(result: Mapping[str, Any], choices: bool) -> Markup:

@@ -1,0 +1,263 @@
+"""Bigram against RNN against LSTM: perplexity on 10,000 words of English, the networks at equal parameters, over seeds.
+
+    python benchmarks/older_models.py                       # the wiki words, 3 seeds: hours, resumable
+    python benchmarks/older_models.py --quick               # 1,000 types, one seed, 1.5 epochs: the order comes out in minutes
+    python benchmarks/older_models.py --ptb DIR             # the Penn Treebank, for who has it: ptb.{train,valid,test}.txt
+
+The counted models (stages/older_models.py) need no parameters of their own, so "equal parameters" is between the networks: one
+layer, tied weights, the width that comes nearest to --parameters, so that the RNN gets wider. They are trained alike but for
+the learning rate, each its own: what is best for the LSTM ruins the RNN.
+Test perplexity is that of the weights with the best validation perplexity. For the original Penn Treebank the counts of tokens
+and the perplexities of unigram (639.3) and bigram (186.8) must come out, and are shown beside what was found.
+
+One line of JSON a finished cell goes into --output; run again, it goes on where it stopped. A cell made with other settings or
+another corpus is passed over, so one file can hold several.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+RATES = {"rnn": 2e-3, "gru": 4e-3, "lstm": 6e-3}
+"""AdamW's rate of each cell, falling linearly to 0; --rates gives others. With 1,000 types, 1.5 epochs, from +-0.1,
+the LSTM has test perplexity 27.2 at 4e-3 and 23.7 at 8e-3, the RNN 27.3 at 2e-3 and 43.2 at 8e-3."""
+QUICK_RATES = {"rnn": 2e-3, "gru": 8e-3, "lstm": 8e-3}
+"""Of the quick run, which has no time for small ones."""
+TRAINING: dict[str, Any] = {
+    "rows": 20,
+    "length": 35,
+    "samples": 1,
+    "schedule": {"kind": "linear", "warmup_steps": 20},
+    "trainer": {"clip_norm": 0.5, "log_every": 100, "checkpoint_seconds": 300},
+}
+SHAPE: dict[str, Any] = {"layers": 1, "initial_range": 0.3, "input_dropout": 0.1, "output_dropout": 0.3}
+"""Of the networks; the quick run has no dropout, it sees too little text to learn it by heart. From an embedding in +-0.3 both
+cells learn quicker than from +-0.1: with 1,000 types and 0.4 epochs the LSTM is at 29.5 and the RNN at 34.4, where 0.5 epochs
+from 0.1 gave 38.2 and 41.3 (at a rate of 4e-3)."""
+
+
+def config_of(cell: str, setup: argparse.Namespace) -> Any:
+    """The stage's settings of one network."""
+    from duihua.config import build
+    from duihua.models.recurrent_config import RecurrentConfig, width_of
+    from duihua.stages.configs.recurrent import RecurrentTrainingConfig
+
+    layers = SHAPE["layers"]
+    width = width_of(setup.parameters, RecurrentConfig(vocabulary_size=setup.types, cell=cell, layers=layers))  # type: ignore[arg-type]
+    dropout = {name: 0.0 if setup.quick else value for name, value in SHAPE.items() if name.endswith("dropout")}
+    return build(
+        RecurrentTrainingConfig,
+        {
+            **TRAINING,
+            "corpus": str(setup.ptb) if setup.ptb else "wiki-words",
+            "types": setup.types,
+            "epochs": setup.epochs,
+            "shape": {
+                "cell": cell,
+                "layers": layers,
+                "width": width,
+                "initial_range": SHAPE["initial_range"],
+                **dropout,
+            },
+            "optimizer": {"kind": "adamw", "learning_rate": setup.rates[cell], "beta1": 0.9, "beta2": 0.999},
+        },
+        cell,
+    )
+
+
+def corpus_of(setup: argparse.Namespace) -> Any:
+    """The corpus that all models are measured on."""
+    from duihua.data.starter.wiki_words import WikiWords
+    from duihua.data.word_corpus import read_word_corpus
+
+    whole = read_word_corpus(setup.ptb, "Penn Treebank") if setup.ptb else WikiWords(setup.data).corpus()
+    setup.types = setup.types or whole.vocabulary.vocabulary_size
+    return whole.with_types(setup.types)
+
+
+def counted(name: str, corpus: Any) -> dict[str, Any]:
+    """Count and score."""
+    from duihua.stages.older_models import TREEBANK_PERPLEXITIES, counted_losses
+
+    losses, stored = counted_losses(corpus, name)
+    line: dict[str, Any] = {
+        "perplexity": {part: loss.perplexity for part, loss in losses.items()},
+        "parameters": stored,
+    }
+    if corpus.is_treebank and name in TREEBANK_PERPLEXITIES:
+        line["expected"] = TREEBANK_PERPLEXITIES[name]
+    return line
+
+
+def trained(cell: str, seed: int, setup: argparse.Namespace) -> dict[str, Any]:
+    """Train and score once; a training that was stopped goes on from its checkpoint below --work."""
+    from duihua.stages import find_stage
+    from duihua.stages.context import StageContext
+    from duihua.stages.execution import execute
+
+    with tempfile.TemporaryDirectory(prefix="duihua-") as aside:
+        folder = (setup.work or Path(aside)) / f"{cell}-{seed}-{setup.fingerprint}"
+        context = StageContext(folder, {}, setup.data, "cpu", seed, setup.threads)
+        metrics = execute(find_stage("recurrent"), config_of(cell, setup), context).metrics
+    kept = ("perplexity", "parameters", "looks", "steps", "tokens", "tokens_per_second", "training_seconds", "samples")
+    return {name: metrics[name] for name in kept} | {"width": metrics["settings"]["width"]}
+
+
+def fingerprint_of(setup: argparse.Namespace, corpus: Any) -> str:
+    """Hash of what decides a cell beside its model and seed."""
+    from duihua.files import sha256_json
+
+    decides = [
+        corpus.fingerprint(),
+        setup.types,
+        setup.parameters,
+        setup.epochs,
+        setup.quick,
+        RATES,
+        TRAINING,
+        SHAPE,
+        1,
+    ]
+    return sha256_json(decides)[:16]
+
+
+def rows_of(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a model, over its seeds."""
+    from duihua.evaluation.intervals import t_interval
+
+    rows = []
+    for model in dict.fromkeys(line["model"] for line in lines):
+        of_model = [line for line in lines if line["model"] == model]
+        row: dict[str, Any] = {"model": model, "parameters": of_model[0]["parameters"], "seeds": len(of_model)}
+        for part in ("valid", "test"):
+            row[part] = [line["perplexity"][part] for line in of_model]
+        spread = t_interval(row["test"])
+        row["interval"] = None if len(of_model) < 2 else [spread.low, spread.high]
+        row["expected"] = of_model[0].get("expected")
+        rows.append(row)
+    return rows
+
+
+COLUMNS = ("model", "stored numbers", "valid", "test", "95 % over seeds", "each seed", "known")
+
+
+def cells_of(row: dict[str, Any]) -> list[str]:
+    """A row of the table as texts."""
+    mean = {part: sum(row[part]) / len(row[part]) for part in ("valid", "test")}
+    return [
+        row["model"],
+        f"{row['parameters']:,}",
+        f"{mean['valid']:.1f}",
+        f"{mean['test']:.1f}",
+        "-" if row["interval"] is None else f"{row['interval'][0]:.1f} to {row['interval'][1]:.1f}",
+        ", ".join(f"{value:.1f}" for value in row["test"]) if row["seeds"] > 1 else "-",
+        "-" if row["expected"] is None else f"{row['expected']:.1f}",
+    ]
+
+
+def markdown(rows: list[dict[str, Any]], corpus: Any, setup: argparse.Namespace) -> str:
+    """The section for docs/benchmarks.md."""
+    from duihua.report.machine import machine, versions
+
+    parts = ", ".join(f"{name} {version}" for name, version in versions().items())
+    tokens = " / ".join(f"{count:,}" for count in corpus.tokens.values())
+    unknown = ", ".join(f"{part} {100 * share:.1f} %" for part, share in corpus.unknown_share.items())
+    lines = [
+        "## Bigram, RNN, LSTM",
+        "",
+        f"`{setup.command}`",
+        "",
+        f"{datetime.now(UTC):%Y-%m-%d}; {machine()['processor']}, {setup.threads} thread a training; {parts}. "
+        f"{corpus.name}: {tokens} tokens (train / valid / test), {setup.types:,} types, unknown: {unknown}. "
+        f"Networks: one layer, tied, {setup.epochs:g} epochs; perplexity over all tokens, ends of sentences included.",
+        "",
+        f"| {' | '.join(COLUMNS)} |",
+        "|" + "---|" * len(COLUMNS),
+        *(f"| {' | '.join(cells_of(row))} |" for row in rows),
+    ]
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Run what is missing, then print."""
+    setup = _arguments()
+    from duihua import console
+    from duihua.stages.older_models import COUNTED
+
+    with console.json_output(), open(setup.output, "a+", encoding="utf-8") as file:  # the stage's talk goes to stderr
+        corpus = corpus_of(setup)
+        setup.fingerprint = fingerprint_of(setup, corpus)
+        if setup.ptb and not corpus.is_treebank and not setup.quick:
+            console.say(f"these are not the counts of the original Penn Treebank: {corpus.tokens}")
+        file.seek(0)
+        stored = [json.loads(line) for line in file.read().splitlines()]
+        cells = {(line["model"], line["seed"]): line for line in stored if line["fingerprint"] == setup.fingerprint}
+        wanted = [(name, 0) for name in COUNTED] + [(cell, seed) for seed in setup.seeds for cell in setup.cells]
+        for model, seed in wanted:
+            if (model, seed) in cells:
+                continue
+            began = time.monotonic()
+            made = counted(model, corpus) if model in COUNTED else trained(model, seed, setup)
+            line = {"model": model, "seed": seed, "fingerprint": setup.fingerprint, **made}
+            cells[model, seed] = line | {"seconds": round(time.monotonic() - began, 1)}
+            file.write(json.dumps(cells[model, seed]) + "\n")
+            file.flush()
+            console.say(f"{model}, seed {seed}: test perplexity {made['perplexity']['test']:.2f}")
+    order = [*COUNTED, *setup.cells]
+    lines = sorted((cells[key] for key in wanted), key=lambda line: order.index(line["model"]))
+    rows = rows_of(lines)
+    if setup.markdown:
+        setup.markdown.write_text(markdown(rows, corpus, setup), encoding="utf-8")
+    if setup.json:
+        print(json.dumps({"corpus": corpus.describe(), "rows": rows, "cells": lines}))
+        return
+    console.table(f"{corpus.name}: perplexity", COLUMNS, [cells_of(row) for row in rows])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--ptb", type=Path, default=None, help="folder with the original ptb.train.txt and the others")
+    parser.add_argument("--quick", action="store_true", help="1,000 types, one seed, 1.5 epochs, 190,000 parameters")
+    parser.add_argument("--cells", nargs="+", default=["rnn", "lstm"], choices=list(RATES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=None, help="default 1 2 3; of the quick run 1")
+    parser.add_argument("--parameters", type=int, default=None, help="of each network (default 1,412,000)")
+    parser.add_argument("--epochs", type=float, default=None, help="passes over the training text (default 8)")
+    parser.add_argument(
+        "--rates", nargs="+", default=[], metavar="CELL=RATE", help="other learning rates, as lstm=4e-3"
+    )
+    parser.add_argument("--types", type=int, default=None, help="most frequent types that are kept (default all)")
+    parser.add_argument("--data", type=Path, default=None, help="data directory (default: that of duihua)")
+    parser.add_argument("--work", type=Path, default=None, help="keep trainings here, so that a stopped one goes on")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path("older_models.jsonl"), help="cells, one line each")
+    parser.add_argument("--markdown", type=Path, default=None, help="write the section for docs/benchmarks.md here")
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    setup = parser.parse_args()
+    setup.command = shlex.join(["python", "benchmarks/older_models.py", *sys.argv[1:]])
+    setup.seeds = setup.seeds or ([1] if setup.quick else [1, 2, 3])
+    setup.parameters = setup.parameters or (190_000 if setup.quick else 1_412_000)
+    setup.epochs = setup.epochs or (1.5 if setup.quick else 8.0)
+    setup.types = setup.types or (1000 if setup.quick else 0)
+    given = dict(each.partition("=")[::2] for each in setup.rates)
+    if unknown := set(given) - set(RATES):
+        parser.error(f"--rates: no cell {', '.join(sorted(unknown))}; there are {', '.join(RATES)}")
+    setup.rates = (QUICK_RATES if setup.quick else RATES) | {cell: float(rate) for cell, rate in given.items()}
+    from duihua.data.home import data_directory
+
+    setup.data = data_directory("" if setup.data is None else str(setup.data))
+    return setup
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from duihua import console
+from duihua.cli import inspect_translator
 from duihua.cli.arguments import Parser
 from duihua.cli.inspect_text import show
 from duihua.errors import BundleError, ConfigError
@@ -35,7 +36,9 @@ def main(argv: Sequence[str]) -> int:
         description="Show the shapes, parameters, memory and work of a model, its tokenizer and the terms of its data.",
     )
     parser.add_argument(
-        "model", metavar="BUNDLE|PRESET", help="a bundle, a Hugging Face model directory, or a shape: gpt1"
+        "model",
+        metavar="BUNDLE|PRESET",
+        help="a bundle, a Hugging Face model directory, or a shape: gpt1, transformer-base",
     )
     parser.add_argument("--vocabulary-size", type=int, metavar="N", help="tokens of a preset (default: the published)")
     parser.add_argument("--batch", type=int, default=DEFAULT_BATCH, metavar="B", help=f"rows (default {DEFAULT_BATCH})")
@@ -56,9 +59,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args(argv)
     with console.json_output(arguments.json):
-        found = inspect_model(arguments)
+        translator = inspect_translator.is_meant(arguments.model)
+        found = inspect_translator.inspect_translator(arguments) if translator else inspect_model(arguments)
         if arguments.json:
             console.emit_json(found)
+        elif translator:
+            inspect_translator.show(found)
         else:
             show(found, everything=arguments.all)
     return 0

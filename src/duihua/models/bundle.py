@@ -11,7 +11,6 @@ elsewhere loads in the same way. Files are written aside, synced and renamed.
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 from collections.abc import Mapping
@@ -24,7 +23,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from duihua.errors import BundleError
-from duihua.files import require_space, sync_directory, write_json
+from duihua.files import require_space, write_json
+from duihua.models.aside import written_aside
 from duihua.models.config import DecoderConfig
 from duihua.models.decoder import Decoder
 from duihua.models.device import check_device
@@ -107,13 +107,7 @@ def save_bundle(
     family = FAMILIES[family_of(network.config)]
     weights = stored_tensors(network, family, network.config, kind, DTYPES[dtype])
     require_space(directory, int(1.05 * sum(w.numel() * w.element_size() for w in weights.values())) + (4 << 20))
-    fresh = not directory.exists()
-    folder, name = (directory.parent, f".{directory.name}") if fresh else (directory, ".bundle")
-    for remains in folder.glob(f"{glob.escape(name)}.*.part"):  # of a process that was killed while saving
-        shutil.rmtree(remains, ignore_errors=True)
-    aside = folder / f"{name}.{os.getpid()}.part"
-    aside.mkdir(parents=True)
-    try:
+    with written_aside(directory) as aside:
         save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
         with open(aside / WEIGHTS, "rb") as file:
             os.fsync(file.fileno())
@@ -135,12 +129,6 @@ def save_bundle(
         parameters = sum(weight.numel() for weight in weights.values())
         text = card_text(card, parameters, asdict(network.config), __version__)
         (aside / "README.md").write_text(text, encoding="utf-8")
-        _move_into_place(aside, directory, fresh)
-    except OSError as error:
-        problem = f"cannot write the bundle: {error.strerror or error}"
-        raise BundleError(problem, where=str(directory), remedy="Free some space or choose another folder") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _token_settings(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -148,19 +136,6 @@ def _token_settings(tokenizer: Tokenizer) -> dict[str, Any]:
         return {}
     # pad_token_id also tells transformers' reward model which tokens to pass over at the end of a row.
     return {"bos_token_id": None, "eos_token_id": tokenizer.im_end_id, "pad_token_id": tokenizer.pad_id}
-
-
-def _move_into_place(aside: Path, directory: Path, fresh: bool) -> None:
-    if fresh:
-        sync_directory(aside)
-        aside.replace(directory)
-        sync_directory(directory.parent)
-        return
-    (directory / "config.json").unlink(missing_ok=True)
-    sync_directory(directory)
-    for file in sorted(aside.iterdir(), key=lambda file: file.name == "config.json"):
-        file.replace(directory / file.name)
-    sync_directory(directory)
 
 
 # -- loading ----------------------------------------------------------------------------------------------------------

@@ -27,12 +27,21 @@ class ModelCard:
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
-def card_text(card: ModelCard, parameters: int, shape: Mapping[str, Any], version: str) -> str:
-    """The card as Markdown with the header block that model hubs read."""
+def card_text(
+    card: ModelCard,
+    parameters: int,
+    shape: Mapping[str, Any],
+    version: str,
+    *,
+    library: str = "transformers",
+    task: str = "text-generation",
+) -> str:
+    """The card as Markdown with the header block that model hubs read. library: which one reads the files. task: the hubs'
+    name for what the model does; a reward model's stands for itself."""
     lines = [
         "---",
-        "library_name: transformers",
-        f"pipeline_tag: {'text-classification' if card.stage == 'reward' else 'text-generation'}",
+        f"library_name: {library}",
+        f"pipeline_tag: {'text-classification' if card.stage == 'reward' else task}",
         "language: [en, zh]",
         "license: other",
         "license_name: terms-of-the-data",

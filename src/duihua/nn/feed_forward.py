@@ -32,12 +32,20 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 class FeedForward(nn.Module):
-    """(..., width) -> (..., width) through `hidden` units. bias: in all projections."""
+    """(..., width) -> (..., width) through `hidden` units. bias: in all projections. dropout: share of the units that is
+    zeroed in training."""
 
     def __init__(
-        self, width: int, hidden: int, activation: Activation = "silu", gated: bool = True, bias: bool = False
+        self,
+        width: int,
+        hidden: int,
+        activation: Activation = "silu",
+        gated: bool = True,
+        bias: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.dropout = dropout
         self.activation = ACTIVATIONS[activation]
         self.gate = nn.Linear(width, hidden, bias=bias) if gated else None
         self.up = nn.Linear(width, hidden, bias=bias)
@@ -48,5 +56,7 @@ class FeedForward(nn.Module):
             units = self.activation(self.up(x))
         else:
             units = self.activation(self.gate(x)) * self.up(x)
+        if self.dropout and self.training:
+            units = nn.functional.dropout(units, self.dropout)
         y: Tensor = self.down(units)
         return y

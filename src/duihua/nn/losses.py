@@ -20,7 +20,8 @@ SMALLEST_PROBABILITY = 1e-30
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """sum_i weight_i * -log softmax(hidden_i head^T)[target_i]; gradients for hidden and head."""
+    """sum_i weight_i * -q_i . log softmax(hidden_i head^T) with q_i = (1 - smoothing) one-hot(target_i) + smoothing / v;
+    gradients for hidden and head."""
 
     @staticmethod
     def forward(
@@ -31,8 +32,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         weights_n: Tensor,
         chunk_rows: int,
         soft_cap: float,
+        smoothing: float,
     ) -> tuple[Tensor, Tensor]:
         rows = hidden_nd.shape[0]
+        spread_losses = torch.zeros((), dtype=torch.float32, device=hidden_nd.device)
         needs_hidden, needs_head = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         grad_hidden = torch.empty_like(hidden_nd) if needs_hidden else None
         grad_head = torch.zeros_like(head_vd) if needs_head else None
@@ -47,10 +50,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if bool((right < SMALLEST_PROBABILITY).any()):
                 losses = torch.logsumexp(logits, dim=-1, keepdim=True) - logits.gather(1, targets)
             losses_n[part] = losses[:, 0]
+            if smoothing:  # the mean loss over the vocabulary: logsumexp - mean(logits), less the target's own loss
+                beside = logits.gather(1, targets) - logits.mean(dim=-1, keepdim=True)
+                spread_losses += (beside * weights).sum()
             if not (needs_hidden or needs_head):
                 continue
-            grad = chances  # d loss / d logits = softmax - one-hot, times the row's weight
-            grad.scatter_add_(1, targets, torch.full_like(right, -1.0))
+            grad = chances  # d loss / d logits = softmax - q (one-hot without smoothing), times the row's weight
+            if smoothing:
+                grad.sub_(smoothing / head_vd.shape[0])
+            grad.scatter_add_(1, targets, torch.full_like(right, smoothing - 1.0))
             grad.mul_(weights)
             if soft_cap:  # d capped / d logits = 1 - tanh^2
                 grad.mul_(1 - (logits / soft_cap).square_())
@@ -62,6 +70,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx.save_for_backward(*(g for g in (grad_hidden, grad_head) if g is not None))
         ctx.has = (needs_hidden, needs_head)
         total = (losses_n * weights_n).sum()
+        if smoothing:
+            total = total + smoothing * spread_losses
         ctx.mark_non_differentiable(losses_n)
         return total, losses_n
 
@@ -73,7 +83,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         if not (grad_total.numel() == 1 and float(grad_total) == 1.0):
             hidden = hidden * grad_total if hidden is not None else None
             head = head * grad_total if head is not None else None
-        return hidden, head, None, None, None, None
+        return hidden, head, None, None, None, None, None
 
 
 def cap_logits(logits: Tensor, soft_cap: float) -> Tensor:
@@ -88,13 +98,16 @@ def cross_entropy_sum(
     weights: Tensor,
     chunk_rows: int | None = None,
     soft_cap: float = 0.0,
+    smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of the next-token losses, in nats, and the loss of each position (detached).
 
     hidden: (..., d) after the final norm. head_weight: (v, d). targets: (...) token ids; where a weight is 0 any valid id
     will do. weights: (...) fp32, 0 leaves a position out. soft_cap: the model's own, see `cap_logits`; a decoder's
-    `next_token_losses` passes it, so that training and generation cannot differ in it. Returns a scalar and a tensor of
-    the targets' shape. Positions of weight 0 are not computed at all; their entry in the second result is 0.
+    `next_token_losses` passes it, so that training and generation cannot differ in it. smoothing: share of the target's
+    probability that is spread evenly over the vocabulary (Szegedy et al. 2016, section 7), in the sum alone: the losses
+    of the positions are without it, so that perplexities can be compared. Returns a scalar and a tensor of the targets'
+    shape. Positions of weight 0 are not computed at all; their entry in the second result is 0.
     """
     flat = hidden.reshape(-1, hidden.shape[-1])
     flat_targets, flat_weights = targets.reshape(-1), weights.reshape(-1).float()
@@ -106,7 +119,7 @@ def cross_entropy_sum(
     if chunk_rows is None:
         chunk_rows = max(16, CHUNK_ELEMENTS // head_weight.shape[0])
     total, losses = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        flat, head_weight, flat_targets, flat_weights, chunk_rows, soft_cap
+        flat, head_weight, flat_targets, flat_weights, chunk_rows, soft_cap, smoothing
     )
     if everything:
         return total, losses.view(targets.shape)

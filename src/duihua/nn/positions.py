@@ -46,3 +46,10 @@ def sinusoidal_table(positions: int, width: int, device: torch.device) -> Tensor
     table[:, 0::2] = angles.sin()
     table[:, 1::2] = angles.cos()[:, : width // 2]
     return table
+
+
+def sinusoidal_halves_table(positions: int, width: int, device: torch.device) -> Tensor:
+    """The same numbers as `sinusoidal_table` in another order, (positions, width): all sines, then all cosines, as Marian and
+    fairseq store them. A model that was trained with one order reads the other as noise, without any error."""
+    table = sinusoidal_table(positions, width, device)
+    return torch.cat((table[:, 0::2], table[:, 1::2]), dim=1)

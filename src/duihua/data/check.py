@@ -15,12 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from duihua.data.near_duplicates import DuplicateIndex
+from duihua.data.parallel.groups import side_keys
+from duihua.data.parallel.own_files import ParallelApart, ParallelFiles
 from duihua.data.records import (
     Choice,
     Conversation,
     Document,
     Labelled,
     LeftOut,
+    Parallel,
     Preference,
     Record,
     Split,
@@ -34,12 +37,13 @@ from duihua.data.source import Source
 from duihua.data.user_files import UserFiles
 from duihua.data.views import ApartSource
 
-EXACT, NEAR, LEAK, PROMPT_LEAK, TWO_LABELS, EMPTY = (
+EXACT, NEAR, LEAK, PROMPT_LEAK, TWO_LABELS, SIDE_LEAK, EMPTY = (
     "exact duplicate",
     "near duplicate",
     "held-out record repeats a training record",
     "held-out prompt is asked in training",
     "the same text has another label elsewhere",
+    "held-out text stands in training, on the same side",
     "holds no record",
 )
 
@@ -136,7 +140,7 @@ def check(
 
     Raises DataError where a source cannot be read at all: missing file, wrong column.
     """
-    if heldout is None and isinstance(source, ApartSource):
+    if heldout is None and isinstance(source, ApartSource) and not isinstance(source, ParallelApart):
         heldout, source = source.heldout, source.train
     report = CheckReport(source.name, examples_kept=examples)
     index = DuplicateIndex() if duplicates else None
@@ -158,6 +162,8 @@ def check(
             _prompt_leak(record, split, place, prompts, report)
         elif isinstance(record, Labelled | Choice):
             _two_answers(record, place, answers, report)
+        elif isinstance(record, Parallel):
+            _side_leak(record, split, place, prompts, report)
         if index is None:
             continue
         repeated = index.add(len(seen), text)
@@ -193,6 +199,19 @@ def _prompt_leak(
     places.setdefault(split, place)
 
 
+def _side_leak(
+    record: Parallel, split: Split, place: str, sides: dict[bytes, dict[Split, str]], report: CheckReport
+) -> None:
+    """Note where each side of a pair was met, and tell when one is met in training and held out."""
+    other: Split = "train" if split == "heldout" else "heldout"
+    for key in side_keys(record.texts):
+        places = sides.setdefault(key, {})
+        if other in places and split not in places:
+            held, trained = (place, places[other]) if split == "heldout" else (places[other], place)
+            report.add(Problem(SIDE_LEAK, held, f"as in {trained}"))
+        places.setdefault(split, place)
+
+
 def _two_answers(
     record: Labelled | Choice, place: str, answers: dict[bytes, tuple[str, str]], report: CheckReport
 ) -> None:
@@ -217,6 +236,13 @@ def _all(source: Source, heldout: Source | None, report: CheckReport) -> Iterato
 
 
 def _one(source: Source, as_split: Split | None, report: CheckReport) -> Iterator[tuple[Split, Record, str]]:
+    if isinstance(source, ParallelFiles):
+        for pair, place, part in source.split(report.left_out):
+            yield as_split or ("train" if part == "train" else "heldout"), pair, place
+        for reason, count in report.left_out.counts.items():
+            for _ in range(count):
+                report.add(Problem(reason, report.left_out.first_place[reason]))
+        return
     if isinstance(source, UserFiles):
         for file in source.other_files:
             report.left_out.add(

@@ -28,6 +28,7 @@ from duihua.data.records import (
     Kind,
     LeftOut,
     Message,
+    Parallel,
     Preference,
     Record,
     detect_language,
@@ -53,6 +54,8 @@ TRIED = {
     "context": ("context", "ctx", "question", "query", "goal", "premise"),
     "options": ("options", "choices", "endings"),
     "answer": ("answer", "gold", "label", "answerKey", "answer_key"),
+    "first": ("source", "src", "sentence1"),
+    "second": ("target", "tgt", "sentence2"),
 }
 """Names tried for each part where the config names no column."""
 
@@ -65,6 +68,7 @@ NEEDED: dict[Kind, tuple[tuple[str, ...], ...]] = {
     "preferences": (("chosen", "rejected"),),
     "labelled": (("text", "label"),),
     "choices": (("context", "options", "answer"),),
+    "parallel": (("first", "second"),),
 }
 """Parts that a record of each kind cannot do without, one alternative after the other."""
 
@@ -155,6 +159,8 @@ def to_record(
         return labelled(row, plan.columns, source, language)
     if plan.kind == "choices":
         return choice(row, plan.columns, source, language)
+    if plan.kind == "parallel":
+        return _parallel(row, plan, source, language)
     if plan.kind == "conversations":
         messages = _conversation(row, plan)
         if messages[-1]["role"] == USER and len(messages) > 1 and messages[-2]["role"] == ASSISTANT:
@@ -165,6 +171,20 @@ def to_record(
             raise BadRecordError("no reply of the assistant", plan.columns.get("messages", "output"))
         return Conversation(messages, source, language or _language(messages))
     return _preference(row, plan, source, language)
+
+
+def _parallel(row: Mapping[str, Any], plan: ColumnPlan, source: str, language: str) -> Parallel:
+    """language: both, as "fr-en"."""
+    texts = []
+    for part in ("first", "second"):
+        text = plan.get(row, part)
+        if not isinstance(text, str):
+            raise BadRecordError("missing or not a text", plan.columns[part])
+        if not text.strip():
+            raise BadRecordError("empty side", plan.columns[part])
+        texts.append(" ".join(text.split()))
+    first, _, second = language.partition("-")
+    return Parallel((texts[0], texts[1]), (first, second), source)
 
 
 def _language(messages: list[Message]) -> str:

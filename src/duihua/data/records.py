@@ -1,8 +1,8 @@
-"""The five kinds of record that sources yield, and the count of what a source left out.
+"""The six kinds of record that sources yield, and the count of what a source left out.
 
-Why five and no more: pre-training reads documents, supervised fine-tuning reads conversations, the reward model reads
-preferences, a classifier labelled texts or choices between endings. Whatever the file or archive looked like, it becomes
-one of these before any stage sees it, so that a stage never knows where its data came from.
+Why six and no more: pre-training reads documents, supervised fine-tuning reads conversations, the reward model reads
+preferences, a classifier labelled texts or choices between endings, a translator parallel texts. Whatever the file or
+archive looked like, it becomes one of these before any stage sees it, so that a stage never knows where its data came from.
 
 Why a record that cannot be used is counted and not raised: one broken line in a million should not stop a night's run,
 and should not vanish either. A reader adds it to a `LeftOut`, which the stage stores and the command line prints.
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, TypedDict
 
-Kind = Literal["text", "conversations", "preferences", "labelled", "choices"]
+Kind = Literal["text", "conversations", "preferences", "labelled", "choices", "parallel"]
 Split = Literal["train", "heldout"]
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
@@ -88,7 +88,25 @@ class Choice:
     language: str
 
 
-Record: TypeAlias = Document | Conversation | Preference | Labelled | Choice
+@dataclass(frozen=True)
+class Parallel:
+    """One text in two languages: `texts[i]` is in `languages[i]`. Neither is the source by itself: a translator chooses.
+
+    attribution: who is to be named for this pair, where the source's terms ask for it pair by pair; else empty.
+    """
+
+    texts: tuple[str, str]
+    languages: tuple[str, str]
+    source: str
+    attribution: str = ""
+
+    @property
+    def language(self) -> str:
+        """Both languages, as "fr-en"."""
+        return "-".join(self.languages)
+
+
+Record: TypeAlias = Document | Conversation | Preference | Labelled | Choice | Parallel
 
 
 class BadRecordError(Exception):
@@ -138,7 +156,7 @@ def record_text(record: Record) -> str:
         return record.text
     if isinstance(record, Conversation):
         return "\n".join(message["content"] for message in record.messages)
-    if isinstance(record, Labelled):
+    if isinstance(record, Labelled | Parallel):
         return "\n".join(record.texts)
     if isinstance(record, Choice):
         return "\n".join([record.context, *record.options])
@@ -149,7 +167,8 @@ def is_held_out(record: Record, share: float = HELD_OUT_SHARE) -> bool:
     """Whether training must not see `record`. Depends on the record alone: not on order, file or seed.
 
     Of a document all of the text decides; of a conversation or preference the first user message, of a choice its
-    context, compared as people would read them (`normalised`). So a prompt met in training is never asked again in a
+    context, compared as people would read them (`normalised`). Of parallel texts both decide, whichever stands first; their
+    sources split by more than that (data/parallel/groups.py). So a prompt met in training is never asked again in a
     test, even with other punctuation, and all records with one prompt stand on one side. Of a labelled record its texts
     decide and not its label; a single text stands on the side on which it would stand as a document, so that
     pre-training on the texts of a labelled file never reads those that the classifier is tested on.
@@ -158,6 +177,8 @@ def is_held_out(record: Record, share: float = HELD_OUT_SHARE) -> bool:
         key = record.text.strip()
     elif isinstance(record, Labelled):
         key = "\x1e".join(text.strip() for text in record.texts)
+    elif isinstance(record, Parallel):
+        key = "\x1e".join(sorted(normalised(text) or text for text in record.texts))
     elif isinstance(record, Choice):
         key = normalised(record.context) or record.context
     else:

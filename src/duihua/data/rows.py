@@ -102,7 +102,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
             yield file
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str | Fault]]:
+def read_lines(path: Path) -> Iterator[tuple[int, str | Fault]]:
     """(line number from 1, the line without its end, or a fault), a leading byte order mark removed."""
     with _opened(path) as file:
         number = 0
@@ -126,7 +126,7 @@ def _text(path: Path) -> Iterator[Row | Fault]:
     """Documents of a plain text file. A line that is not UTF-8 is left out, the rest of its document kept."""
     lines: list[str] = []
     size, first, given = 0, 1, False
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         if isinstance(line, Fault):
             yield line
             continue
@@ -153,7 +153,7 @@ def _as_row(value: Any, place: str) -> Row | Fault:
 
 
 def _json_lines(path: Path) -> Iterator[Row | Fault]:
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         place = f"{path}:{number}"
         if isinstance(line, Fault):
             yield line

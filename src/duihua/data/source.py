@@ -1,4 +1,5 @@
-"""Sources: named places that documents, conversations, preferences and labelled examples come from, with their terms.
+"""Sources: named places that documents, conversations, preferences, labelled examples and parallel texts come from, with
+their terms.
 
 A stage's config lists `SourceConfig`s; `open_source` turns each into a `Source`, and the stage iterates
 `source.records("train")`. Nothing is read before that, and nothing is held that one pass does not need. This module
@@ -66,6 +67,11 @@ class ColumnsConfig:
     answer: str = ""
     """Column with the right option: its index from 0, its name or letter, or its text. Tried: answer, gold, label,
     answerKey, answer_key."""
+    first: str = ""
+    """Column with a parallel text in the first of `languages`. Tried: that language's name (fr), source, src, sentence1. A
+    number counts the columns of a .tsv or .txt file without a header, from 1."""
+    second: str = ""
+    """Column with the same text in the second language. Tried: that language's name (en), target, tgt, sentence2."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +90,17 @@ class SourceConfig:
     """Split of the Hugging Face data set that is read; held-out records are taken out of it by hash."""
     revision: str = ""
     """Commit or tag of the Hugging Face data set; pin it where a run must be reproducible."""
-    kind: Literal["", "text", "conversations", "preferences", "labelled", "choices"] = ""
+    kind: Literal["", "text", "conversations", "preferences", "labelled", "choices", "parallel"] = ""
     """What the records are. A known source knows; for your own files and hub data sets empty means text. `text` on a
     known labelled source gives the texts of its training part as documents, without their labels."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     """Which column holds what, for your own files and hub data sets."""
     language: Literal["", "en", "zh"] = ""
     """Language of your own records. Empty: decided for each record by its characters."""
+    languages: str = ""
+    """The two languages of your own parallel texts, as fr-en: the first column or file, then the second."""
+    aligned: str = ""
+    """Parallel texts in two files, the same line of both saying the same: `path` is the first, this the second."""
     heldout: str = ""
     """Your held-out records, if you have them apart: a path beside `path`, the name of a split beside `hub`. All of
     `path` is then trained on. Empty: one record in twenty is held out, by a hash."""
@@ -133,6 +143,7 @@ class Source(Protocol):
 KNOWN_SOURCES: dict[str, tuple[str, str]] = {
     "race-text": ("duihua.data.starter.race", "RaceText"),
     "wiki": ("duihua.data.starter.texts", "Wiki"),
+    "wiki-words": ("duihua.data.starter.wiki_words", "WikiWords"),
     "law": ("duihua.data.starter.texts", "Law"),
     "news": ("duihua.data.starter.texts", "News"),
     "reviews": ("duihua.data.starter.texts", "Reviews"),
@@ -157,6 +168,12 @@ KNOWN_SOURCES: dict[str, tuple[str, str]] = {
     "piqa": ("duihua.data.labelled.choices", "Piqa"),
     "socialiqa": ("duihua.data.labelled.choices", "SocialIqa"),
     "csqa": ("duihua.data.labelled.choices", "CommonsenseQa"),
+    "multi30k-fr-en": ("duihua.data.parallel.multi30k", "Multi30kFrench"),
+    "multi30k-de-en": ("duihua.data.parallel.multi30k", "Multi30kGerman"),
+    "tatoeba-zh-en": ("duihua.data.parallel.tatoeba", "Tatoeba"),
+    "tatoeba-zh-en-simplified": ("duihua.data.parallel.tatoeba", "TatoebaSimplified"),
+    "everyday-fr-en": ("duihua.data.parallel.everyday", "EverydayFrench"),
+    "everyday-zh-en": ("duihua.data.parallel.everyday", "EverydayChinese"),
     "tiny-text": ("duihua.data.tiny_source", "TinyText"),
     "tiny-chat": ("duihua.data.tiny_source", "TinyChat"),
     "tiny-preferences": ("duihua.data.tiny_source", "TinyPreferences"),
@@ -183,6 +200,12 @@ def open_source(config: SourceConfig, data_directory: Path) -> Source:
     if config.heldout and config.name:
         raise ConfigError(
             "a known source has its own held-out part", where=f"source {config.name}", remedy="Leave `heldout` out"
+        )
+    if config.name and (config.languages or config.aligned):
+        raise ConfigError(
+            "a known source has its own languages and files",
+            where=f"source {config.name}",
+            remedy="Leave `languages` and `aligned` out",
         )
     if config.limit < 0 or config.weight < 0:
         raise ConfigError("limit and weight cannot be negative", where=f"source {getattr(config, given[0])}")
@@ -217,6 +240,7 @@ def refuse_as_text(source: Source, where: str) -> None:
         "choices": "Use it in the classify stage",
         "conversations": "Use it in the sft stage",
         "preferences": "Use it in the reward stage",
+        "parallel": "Use it in the translate stage",
     }
     raise ConfigError(
         f"this reads text, and the source holds {source.kind}",
@@ -240,6 +264,10 @@ def _open_path(config: SourceConfig) -> Source:
     from duihua.data.user_files import UserFiles
     from duihua.data.views import ApartSource
 
+    if config.kind == "parallel" or config.aligned or config.languages:
+        from duihua.data.parallel.own_files import open_own
+
+        return open_own(config)
     if config.kind == "labelled" and not config.heldout:
         from duihua.data.labelled.mrpc import Mrpc, holds_mrpc
 

@@ -10,7 +10,18 @@ from collections.abc import Iterator
 from heapq import nsmallest
 from itertools import islice
 
-from duihua.data.records import Document, Kind, Labelled, LeftOut, Record, Split, hash_order, is_held_out_as_text
+from duihua.data.parallel.base import Part, part_of
+from duihua.data.records import (
+    Document,
+    Kind,
+    Labelled,
+    LeftOut,
+    Parallel,
+    Record,
+    Split,
+    hash_order,
+    is_held_out_as_text,
+)
 from duihua.data.source import Source
 
 
@@ -63,10 +74,11 @@ class TextsOnly:
 
 
 class Limited:
-    """The first `limit` records of each split of another source; of one for classifiers a sample of the train split.
+    """The first `limit` records of each split of another source; of one for classifiers or translators a sample of the
+    train split.
 
-    A sample and not the first ones, because labelled files are often sorted by class; and the held-out part whole,
-    because a test on fewer examples says less.
+    A sample and not the first ones, because labelled files are often sorted by class and parallel ones by length; and the
+    held-out part whole, because a test on fewer examples says less.
     """
 
     def __init__(self, source: Source, limit: int) -> None:
@@ -80,9 +92,14 @@ class Limited:
 
     def records(self, split: Split) -> Iterator[Record]:
         records = self._source.records(split)
-        if self.kind not in ("labelled", "choices"):
+        if self.kind not in ("labelled", "choices", "parallel"):
             return islice(records, self._limit)
         return iter(nsmallest(self._limit, records, key=hash_order)) if split == "train" else records
+
+    def part(self, part: Part) -> Iterator[Parallel]:
+        """A part of parallel texts, as `records` limits it."""
+        records = part_of(self._source, part)
+        return iter(nsmallest(self._limit, records, key=hash_order)) if part == "train" else records
 
     def fingerprint(self) -> str:
         return f"{self._source.fingerprint()}-first-{self._limit}"

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
@@ -37,6 +39,42 @@ class Score:
     def to_dict(self) -> dict[str, float | str]:
         """As it stands in result.json: value, signature."""
         return {"value": self.value, "signature": self.signature}
+
+
+class Metric:
+    """BLEU or chrF as sums: the numbers that each line brings, and the score out of their sum.
+
+    Why: an interval or a comparison scores thousands of resampled test sets; counting n-grams once and adding counts gives
+    the same scores as sacrebleu on the resampled lines, a hundred times faster. The counts are sacrebleu's own (its modules
+    for significance use the same two methods); a test holds that their sum gives its corpus score.
+    """
+
+    def __init__(self, metric: BLEU | CHRF) -> None:
+        self._metric = metric
+
+    def rows(self, replies: Sequence[str], references: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+        """(lines, numbers): the counts of each line."""
+        found = self._metric._extract_corpus_statistics(list(replies), _streams(replies, references))
+        return np.asarray(found, dtype=np.float64)
+
+    def score(self, sums: NDArray[np.float64]) -> float:
+        """The corpus score, 0 to 100, out of the sum of rows."""
+        return float(self._metric._compute_score_from_stats([round(number) for number in sums]).score)
+
+    @property
+    def signature(self) -> str:
+        """How the score is computed; complete after `rows`."""
+        return str(self._metric.get_signature())
+
+
+def bleu_metric(language: str) -> Metric:
+    """BLEU with the tokenizer of a language (en, zh, all or another)."""
+    return Metric(BLEU(tokenize=TOKENIZERS.get(language, "13a")))
+
+
+def chrf_metric() -> Metric:
+    """chrF: the same for every language."""
+    return Metric(CHRF())
 
 
 def bleu(replies: Sequence[str], references: Sequence[Sequence[str]], language: str) -> Score:

@@ -17,15 +17,17 @@ from duihua.serving import (
     api_errors,
     classification_routes,
     conversation_routes,
+    inside_route,
     metrics,
     openai_routes,
     page_files,
+    translation_routes,
 )
 from duihua.serving.config import ServingConfig
 from duihua.serving.conversations import ConversationStore
 from duihua.serving.guards import LOCAL_ORIGIN, Guards
 from duihua.serving.models import Models
-from duihua.serving.services import Services, Shared
+from duihua.serving.services import InsideWriter, Services, Shared
 from duihua.version import __version__
 
 DRAIN_SECONDS = 2.0
@@ -33,10 +35,15 @@ DRAIN_SECONDS = 2.0
 
 
 def create_app(
-    models: Models, store: ConversationStore, config: ServingConfig, page: Path = page_files.PAGE_DIRECTORY
+    models: Models,
+    store: ConversationStore,
+    config: ServingConfig,
+    page: Path = page_files.PAGE_DIRECTORY,
+    inside: InsideWriter | None = None,
 ) -> FastAPI:
-    """An app that serves `models` (start them yourself) and closes models and store when it is shut down."""
-    services = Services(config, models, store)
+    """An app that serves `models` (start them yourself) and closes models and store when it is shut down. inside: writes the
+    page of GET /inside."""
+    services = Services(config, models, store, inside=inside)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -67,7 +74,9 @@ def create_app(
     api_errors.install(app)
     app.include_router(openai_routes.router)
     app.include_router(classification_routes.router)
+    app.include_router(translation_routes.router)
     app.include_router(conversation_routes.router)
+    app.include_router(inside_route.router)
 
     @app.get("/health")
     def health(services: Shared) -> Response:

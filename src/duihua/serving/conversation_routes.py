@@ -40,6 +40,14 @@ def status(services: Shared) -> dict[str, Any]:
         "version": __version__,
         "ready": services.models.state == "ready",
         "default_model": default.card.name if default else "",
+        "translators": [
+            {
+                "id": found.card.name,
+                "context_length": found.card.context_length,
+                "directions": [list(each) for each in found.card.directions],
+            }
+            for found in services.models.translators()
+        ],
         "models": [
             {
                 "id": card.name,

@@ -21,7 +21,7 @@ from duihua.serving.api_errors import error_body
 from duihua.serving.config import ServingConfig, is_loopback
 
 LOCAL_ORIGIN = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?"
-GUARDED = ("/v1/", "/api/", "/metrics", "/openapi.json")
+GUARDED = ("/v1/", "/api/", "/inside", "/metrics", "/openapi.json")
 
 
 class Guards:

@@ -1,7 +1,7 @@
 """The models of one server: which bundles a path means, loading them in the background, finding one by name.
 
 A run's folder means all its chat models: `base` (pre-training), `sft`, `ppo`, in the order of training, the last the
-default; and its classifiers, which are kept apart, because they answer another route and write no text. Loading happens
+default; and its classifiers and translators, which are kept apart, because they answer routes of their own. Loading happens
 in a thread, so that /health can say 503 and the page can say that it is loading.
 """
 
@@ -19,9 +19,13 @@ from duihua.serving.api_errors import ApiError
 from duihua.serving.config import ServingConfig
 from duihua.serving.served_classifier import ServedClassifier
 from duihua.serving.served_model import EngineModel, ServedModel
+from duihua.serving.served_translator import ServedTranslator
 
 RUN_STAGES = {"pretrain": "base", "base": "base", "sft": "sft", "ppo": "ppo"}
 """Folders of a run that hold chat models, in the order of training, and what they are called."""
+TRANSLATORS = ("duihua-transformer", "duihua-recurrent-translator")
+"""What config.json of a translator calls its model_type."""
+Served = ServedModel | ServedClassifier | ServedTranslator
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,10 @@ def find_sources(paths: Sequence[str | Path]) -> list[ModelSource]:
             sources.append(ModelSource(RUN_STAGES.get(path.resolve().name, path.resolve().name), path))
             continue
         found = [ModelSource(name, path / stage) for stage, name in RUN_STAGES.items() if _is_policy(path / stage)]
-        only_classifiers = bool(found)  # of a run, what the other folders hold besides
+        chats = bool(found)  # of a run with chat models, the other folders are looked at for what is none
         for child in sorted(_children(path)):
-            if child.name not in RUN_STAGES and (_is_classifier(child) or (not only_classifiers and _is_policy(child))):
+            other = _is_classifier(child) or _is_translator(child)
+            if child.name not in RUN_STAGES and (other or (not chats and _is_policy(child))):
                 found.append(ModelSource(child.name, child))
         if not found:
             problem = "holds no model" if path.is_dir() else "no such folder"
@@ -74,6 +79,14 @@ def _is_classifier(directory: Path) -> bool:
     return (directory / "config.json").is_file() and (directory / "task.json").is_file()
 
 
+def _is_translator(directory: Path) -> bool:
+    """Whether a folder holds a translator, by the type of its model."""
+    if not (directory / "config.json").is_file():
+        return False
+    config = read_json(directory / "config.json")
+    return isinstance(config, dict) and config.get("model_type") in TRANSLATORS
+
+
 def _with_distinct_names(sources: Sequence[ModelSource]) -> list[ModelSource]:
     """Two bundles of one name are told apart by their parent's, and by a number if that is not enough."""
     names = [source.name for source in sources]
@@ -90,8 +103,12 @@ def _with_distinct_names(sources: Sequence[ModelSource]) -> list[ModelSource]:
     return renamed
 
 
-def load_model(source: ModelSource, config: ServingConfig) -> ServedModel | ServedClassifier:
-    """Open a bundle: a classifier, or a chat model whose engine is started."""
+def load_model(source: ModelSource, config: ServingConfig) -> Served:
+    """Open a bundle: a classifier, a translator, or a chat model whose engine is started."""
+    if _is_translator(source.directory):
+        from duihua.engine.translation_model import TranslationModel
+
+        return ServedTranslator(source.name, TranslationModel.load(source.directory, config.device), config.queue)
     if not _is_classifier(source.directory):
         return load_engine_model(source, config)
     from duihua.engine.classifier_model import ClassifierModel
@@ -109,10 +126,11 @@ def load_engine_model(source: ModelSource, config: ServingConfig) -> ServedModel
 class Models:
     """Models by name. `start` returns at once; `state` says how loading goes."""
 
-    def __init__(self, loaders: Sequence[Callable[[], ServedModel | ServedClassifier]]) -> None:
+    def __init__(self, loaders: Sequence[Callable[[], Served]]) -> None:
         self._loaders = loaders
         self._models: dict[str, ServedModel] = {}
         self._classifiers: dict[str, ServedClassifier] = {}
+        self._translators: dict[str, ServedTranslator] = {}
         self.state: Literal["loading", "ready", "failed"] = "loading"
         self.error: DuihuaError | None = None
         self._lock = threading.Lock()
@@ -128,6 +146,9 @@ class Models:
                 model = load()
                 if isinstance(model, ServedClassifier):
                     self._classifiers[model.card.name] = model
+                    continue
+                if isinstance(model, ServedTranslator):
+                    self._translators[model.card.name] = model
                     continue
                 with self._lock:
                     if self._closed:
@@ -151,6 +172,10 @@ class Models:
         """The classifiers that are loaded, in order."""
         return list(self._classifiers.values())
 
+    def translators(self) -> list[ServedTranslator]:
+        """The translators that are loaded, in order."""
+        return list(self._translators.values())
+
     @property
     def default(self) -> ServedModel | None:
         """The last: of a run, the most trained."""
@@ -167,6 +192,13 @@ class Models:
                 "This model classifies and writes no text: POST /v1/classifications.",
                 param="model",
                 code="model_is_a_classifier",
+            )
+        if name in self._translators:
+            raise ApiError(
+                400,
+                "This model translates and does not chat: POST /v1/translations.",
+                param="model",
+                code="model_is_a_translator",
             )
         if name not in self._models:
             known = ", ".join(self._models)
@@ -188,6 +220,17 @@ class Models:
             known = ", ".join(self._classifiers) or "none"
             raise ApiError(404, f"There is no such classifier. Known: {known}.", param="model", code="model_not_found")
         return self._classifiers[name]
+
+    def translator(self, name: str) -> ServedTranslator:
+        """The translator of that name; ApiError 503 while loading, 400 for another kind of model, 404 when there is none."""
+        if self.state == "loading":
+            raise ApiError(503, "The models are still loading.", code="loading")
+        if name in self._models or name in self._classifiers:
+            raise ApiError(400, "This model does not translate.", param="model", code="model_is_no_translator")
+        if name not in self._translators:
+            known = ", ".join(self._translators) or "none"
+            raise ApiError(404, f"There is no such translator. Known: {known}.", param="model", code="model_not_found")
+        return self._translators[name]
 
     def close(self, drain_seconds: float) -> None:
         """Stop every engine."""

@@ -21,6 +21,7 @@ from duihua.serving.generation import Generation
 from duihua.serving.openai_schema import ChatRequest, CompletionRequest
 from duihua.serving.served_classifier import ClassifierCard
 from duihua.serving.served_model import Prompt, ServedCard, ServedModel
+from duihua.serving.served_translator import TranslatorCard
 from duihua.serving.services import Services, Shared
 from duihua.serving.sse import EventStream, event
 
@@ -31,9 +32,10 @@ CLIENT_CLOSED = 499  # nginx's number for a client that went away; only the metr
 
 @router.get("/models")
 def list_models(services: Shared) -> dict[str, Any]:
-    """Every model that is loaded; a classifier says its task and classes."""
+    """Every model that is loaded; a classifier says its task and classes, a translator its directions."""
     models = [_model(model.card) for model in services.models.all()]
-    return {"object": "list", "data": models + [_classifier(found.card) for found in services.models.classifiers()]}
+    models += [_classifier(found.card) for found in services.models.classifiers()]
+    return {"object": "list", "data": models + [_translator(found.card) for found in services.models.translators()]}
 
 
 @router.get("/models/{name:path}")
@@ -42,10 +44,13 @@ def get_model(name: str, services: Shared) -> dict[str, Any]:
     for found in services.models.classifiers():
         if found.card.name == name:
             return _classifier(found.card)
+    for translator in services.models.translators():
+        if translator.card.name == name:
+            return _translator(translator.card)
     return _model(services.models.get(name).card)
 
 
-def _model(card: ServedCard | ClassifierCard) -> dict[str, Any]:
+def _model(card: ServedCard | ClassifierCard | TranslatorCard) -> dict[str, Any]:
     return {
         "id": card.name,
         "object": "model",
@@ -58,6 +63,10 @@ def _model(card: ServedCard | ClassifierCard) -> dict[str, Any]:
 
 def _classifier(card: ClassifierCard) -> dict[str, Any]:
     return {**_model(card), "task": card.task, "classes": list(card.classes)}
+
+
+def _translator(card: TranslatorCard) -> dict[str, Any]:
+    return {**_model(card), "task": "translation", "directions": [list(each) for each in card.directions]}
 
 
 @router.post("/chat/completions")

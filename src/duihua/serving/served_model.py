@@ -17,6 +17,8 @@ from duihua.text.chat_template import Message
 
 if TYPE_CHECKING:
     from duihua.engine.chat_model import ChatModel
+    from duihua.models.decoder import Decoder
+    from duihua.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ class ServedModel(Protocol):
     def submit(self, prompt: Prompt, settings: SamplingSettings, samples: int) -> Sequence[Sample]:
         """Queue as many replies to one prompt. EngineBusy when they do not all fit into the queue."""
 
+    def opened(self) -> tuple[Decoder, Tokenizer]:
+        """The network as a twin over the same tensors, whose modules may be hooked and must not be trained; the tokenizer."""
+
     def close(self, drain_seconds: float) -> None:
         """Take nothing more, let what runs end within the time, stop."""
 
@@ -127,6 +132,11 @@ class EngineModel:
                 ticket.cancel()
             raise
         return tickets
+
+    def opened(self) -> tuple[Decoder, Tokenizer]:
+        from duihua.nn.lora import twin
+
+        return twin(self._chat.network), self._chat.tokenizer
 
     def close(self, drain_seconds: float) -> None:
         self._service.close(drain_seconds)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 
@@ -13,16 +15,30 @@ from duihua.serving.live_replies import LiveReplies
 from duihua.serving.metrics import Metrics
 from duihua.serving.models import Models
 
+if TYPE_CHECKING:
+    from duihua.models.decoder import Decoder
+    from duihua.text.tokenizer import Tokenizer
+
+InsideWriter = Callable[[str, "Decoder", "Tokenizer", str, bool], str]
+"""(model's name, a network that may be hooked, its tokenizer, a text, whether the page may ask for another text) -> HTML.
+Raises DuihuaError for a text that cannot be shown."""
+INSIDE_PLACES = 4
+"""Pages of GET /inside that are made or waited for at the same time; more would fill the server's threads."""
+
 
 @dataclass
 class Services:
-    """Models, conversations, limits and counters of one app."""
+    """Models, conversations, limits and counters of one app. inside: writes the page of GET /inside, None for none."""
 
     config: ServingConfig
     models: Models
     store: ConversationStore
     metrics: Metrics = field(default_factory=Metrics)
     live: LiveReplies = field(default_factory=LiveReplies)
+    inside: InsideWriter | None = None
+    inside_lock: threading.Lock = field(default_factory=threading.Lock)
+    inside_places: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(INSIDE_PLACES))
+    """One is taken by each request for that page, the one that is answered included."""
 
 
 def services_of(request: Request) -> Services:

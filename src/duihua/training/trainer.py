@@ -30,7 +30,7 @@ from duihua.errors import TrainingError
 from duihua.nn.lora import frozen_fingerprint
 from duihua.training.checkpoints import load_newest, save_checkpoint
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
-from duihua.training.metrics_file import cut_metrics
+from duihua.training.metrics_file import cut_metrics, read_metrics
 from duihua.training.optimizers import Optimizer
 from duihua.training.precision import autocast, compute_dtype, gradient_scaler
 from duihua.training.schedules import Plateau, rate_factor
@@ -97,7 +97,7 @@ class Trainer:
         directory: Path,
         device: str = "cpu",
         seed: int = 0,
-        evaluate: Callable[[int], dict[str, float]] | None = None,
+        evaluate: Callable[[int], Mapping[str, float | str]] | None = None,
         label: str = "",
     ) -> None:
         if steps < 1:
@@ -133,6 +133,8 @@ class Trainer:
         last_save = started = time.monotonic()
         seconds_before = self.seconds
         tokens_before = self.tokens
+        if self.evaluate is not None and self._evaluation_missing():
+            self._write({"step": self.step_number, **self.evaluate(self.step_number)})
         with StopSignal() as stop, console.progress(self.steps, "step", self.label) as bar:
             bar.advance(self.step_number)
             while self.step_number < self.steps:
@@ -277,6 +279,14 @@ class Trainer:
             if step < self.steps:
                 console.say(f"{self.label}: going on from step {step} of {self.steps}")
         cut_metrics(self._metrics_path, kept)
+
+    def _evaluation_missing(self) -> bool:
+        """Whether the run was ended between the checkpoint of an evaluation's step and the line that the evaluation writes."""
+        every = self.config.evaluate_every
+        if not every or not self.step_number or self.step_number % every:
+            return False
+        lines = (line for line in read_metrics(self._metrics_path) if line.get("step") == self.step_number)
+        return all("learning_rate" in line for line in lines)
 
     def _scale_and_clip(self, scale: float) -> float:
         gradients = [weight.grad for weight in self.optimizer.parameters.values() if weight.grad is not None]

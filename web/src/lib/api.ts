@@ -14,6 +14,7 @@ export class ApiError extends Error {
 
 const KEY = 'duihua.key'
 export const setKey = (key: string) => sessionStorage.setItem(KEY, key)
+export const hasKey = () => !!sessionStorage.getItem(KEY)
 
 async function request(method: string, path: string, body?: unknown): Promise<Response> {
   const headers: Record<string, string> = {}
@@ -57,6 +58,20 @@ export const deleteConversation = (id: string) => request('DELETE', at(id))
 
 export const addMessage = (id: string, parentId: string | null, content: string) =>
   json<Message>('POST', `${at(id)}/messages`, { parent_id: parentId, content })
+
+export const insideAddress = (model: string, text: string) =>
+  `inside?model=${encodeURIComponent(model)}&text=${encodeURIComponent(text)}`
+
+export const inside = async (model: string, text: string) =>
+  (await request('GET', insideAddress(model, text))).blob()
+
+export const translate = async (
+  { model, source, target }: { model: string; source: string; target: string },
+  input: string[],
+): Promise<string[]> => {
+  const answer = await json<{ data: { text: string }[] }>('POST', 'v1/translations', { model, source, target, input })
+  return answer.data.map((each) => each.text)
+}
 
 export const stopReply = (messageId: string) => request('POST', `api/replies/${encodeURIComponent(messageId)}/stop`)
 

@@ -49,6 +49,20 @@ const en = {
   seed: 'Seed',
   seedHint: 'The same seed gives the same reply. Empty: a new one each time.',
   resetSampling: 'Defaults',
+  inside: 'Look inside',
+  insideHint: 'What the model does with a short text: attention, each layer, each step in numbers.',
+  insideOpen: 'Show',
+  insideFailed: 'That did not work',
+  translation: 'Translation',
+  translate: 'Translate',
+  translating: 'Translating…',
+  direction: 'Direction',
+  turn: 'Turn round',
+  toTranslate: 'Text to translate',
+  toTranslateHint: 'A sentence a line…',
+  translated: 'Translation of the text',
+  translateHint: 'Ctrl+Enter translates. A small model knows the kind of sentences that it learnt from; check what matters.',
+  backToChat: 'Chat',
   shortcuts: 'Keys',
   keySend: 'Send',
   keyLine: 'New line',
@@ -149,6 +163,20 @@ const zh: Texts = {
   seed: '随机种子',
   seedHint: '种子相同，回复相同。留空则每次不同。',
   resetSampling: '恢复默认',
+  inside: '看看模型内部',
+  insideHint: '模型如何处理一小段文本：注意力、每一层的变化、每一步的数值。',
+  insideOpen: '查看',
+  insideFailed: '没有成功',
+  translation: '翻译',
+  translate: '翻译',
+  translating: '正在翻译…',
+  direction: '方向',
+  turn: '互换',
+  toTranslate: '要翻译的文字',
+  toTranslateHint: '一行一句…',
+  translated: '译文',
+  translateHint: '按 Ctrl+Enter 翻译。小模型只熟悉它学过的那类句子，重要内容请核对。',
+  backToChat: '对话',
   shortcuts: '快捷键',
   keySend: '发送',
   keyLine: '换行',
@@ -231,4 +259,9 @@ export function parameterCount(n: number): string {
     return n >= 1e8 ? `${short(n / 1e8)} 亿` : n >= 1e4 ? `${Math.round(n / 1e4)} 万` : `${n}`
   }
   return n >= 1e9 ? `${short(n / 1e9)}B` : n >= 1e6 ? `${short(n / 1e6)}M` : n >= 1e3 ? `${short(n / 1e3)}K` : `${n}`
+}
+
+// "fr" as the reader calls it: French, 法语.
+export function languageName(code: string): string {
+  return new Intl.DisplayNames(i18n.language === 'zh' ? 'zh-Hans' : 'en', { type: 'language' }).of(code) ?? code
 }

@@ -8,11 +8,18 @@ export interface Model {
   defaults: Partial<Settings>
 }
 
+export interface Translator {
+  id: string
+  context_length: number
+  directions: [string, string][]
+}
+
 export interface Status {
   version: string
   ready: boolean
   default_model: string
   models: Model[]
+  translators: Translator[]
 }
 
 export interface Settings {

@@ -1,0 +1,1 @@
+"""Parallel texts: the same sentences in two languages."""

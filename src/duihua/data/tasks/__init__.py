@@ -1,0 +1,1 @@
+"""Sets of questions that language models are measured on, read from one locked archive."""

@@ -1,0 +1,33 @@
+"""Lines are cut at line feeds and nowhere else."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from duihua.data.lines import read_lines
+from duihua.errors import DataError
+
+
+def test_line_i_stays_line_i(tmp_path: Path) -> None:
+    text = "one\u2028still one\nzwei\x0bstill two\r\n\n四\n"
+    (tmp_path / "plain").write_bytes(b"\xef\xbb\xbf" + text.encode("utf-8"))
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(text.encode("utf-8")))
+    expected = ["one\u2028still one", "zwei\x0bstill two", "", "四"]
+    assert read_lines(str(tmp_path / "plain")) == read_lines(str(tmp_path / "packed.gz")) == expected
+    assert text.splitlines() != expected, "Python's own rule cuts inside sentences"
+    (tmp_path / "empty").write_bytes(b"")
+    assert read_lines(str(tmp_path / "empty")) == []
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad").write_bytes(b"fine\n\xff\n")
+    with pytest.raises(DataError, match=r"bad:2: bytes that are not UTF-8"):
+        read_lines(str(tmp_path / "bad"))
+    with pytest.raises(DataError, match="no such file"):
+        read_lines(str(tmp_path / "absent"))
+    (tmp_path / "bad.gz").write_bytes(b"no gzip")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_lines(str(tmp_path / "bad.gz"))

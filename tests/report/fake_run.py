@@ -54,6 +54,34 @@ GREETINGS = {
 }  # fmt: skip
 
 
+def token_view(hostile: str) -> dict[str, Any]:
+    """What the tokenizer stage writes beside its result: a sentence under two vocabularies."""
+    text = hostile or "A dog 狗"
+    spans = {
+        "bytes": [{"start": 0, "end": len(text), "id": 300, "text": text, "known": True, "whole": True},
+                  {"start": 0, "end": 1, "id": 9, "text": "<E7 8B>", "known": True, "whole": False}],
+        "words": [{"start": 0, "end": len(text), "id": 0, "text": text, "known": False, "whole": True}],
+    }  # fmt: skip
+    rows = [
+        {
+            "vocabulary": name,
+            "tokens": len(each),
+            "unknown": int(name == "words"),
+            "characters_per_token": 3.5,
+            "spans": each,
+        }
+        for name, each in spans.items()
+    ]
+    costs = {
+        name: {code: {"characters_per_token": 3.2, "unknown_share": 0.02} for code in ("en", "zh")} for name in spans
+    }
+    return {
+        "vocabularies": [{"name": name, "kind": name, "ids": 8192} for name in spans],
+        "texts": [{"text": text, "characters": len(text), "bytes": len(text.encode()), "rows": rows}],
+        "heldout": costs,
+    }
+
+
 def build_fake_run(
     directory: Path, stages: tuple[str, ...] = STAGES, hostile: str = "", steps: int = 600, expected: bool = True
 ) -> Path:
@@ -75,6 +103,8 @@ def build_fake_run(
         config = CONFIGS[kind]
         _write(folder / "result.json", {"bundle": None if kind == "evaluate" else ".", "metrics": result})
         _write(folder / "settings.json", config)
+        if kind == "tokenizer":
+            _write(folder / "token_view.json", token_view(hostile))
         rows = ROWS[kind](steps) if kind in ROWS else []
         if rows:
             text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -259,6 +289,54 @@ def _classify(hostile: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _bag_of_words(hostile: str) -> dict[str, Any]:
+    kept = (
+        "task",
+        "classes",
+        "accuracy",
+        "f1",
+        "macro_f1",
+        "matthews",
+        "positive",
+        "confusion",
+        "baseline",
+        "mistakes",
+    )
+    shared = {name: value for name, value in _classify(hostile).items() if name in kept}
+    return shared | {
+        "weighting": "tf-idf",
+        "classifier": "linear",
+        "words": 12_345,
+        "examples": {"train": {"sci.med": 1000}, "heldout": {"sci.med": 100, "sport": 200}},
+        "trained_on": 1000,
+        "seeds": [],
+        "over_seeds": None,
+        "telling_words": {
+            "comp.graphics" + hostile: ["polygon", "viewer" + hostile],
+            "sci.med": ["doctor"],
+            "sport": ["goal"],
+        },
+        "seconds": 4.5,
+        "terms": [TERMS["small-talk"]],
+    }
+
+
+def _ngram(hostile: str) -> dict[str, Any]:
+    return {
+        "order": 2,
+        "vocabulary": "words (marks)",
+        "vocabulary_size": 10_000,
+        "tokens": 1_234_567,
+        "bits_per_byte_at_least": {"all": 1.876},
+        "unknown_share": 0.041,
+        "orders": {"1": {"ngrams": 9_998, "perplexity": {"all": {"value": 710.2, "low": 700.1, "high": 720.3, "n": 40}}},
+                   "2": {"ngrams": 301_422, "perplexity": {"all": {"value": 181.4, "low": 170.0, "high": 192.8, "n": 40}}}},
+        "samples": ["the of a which is in the city" + hostile],
+        "seconds": 3.2,
+        "terms": [TERMS["encyclopaedia"]],
+    }  # fmt: skip
+
+
 def _evaluate(hostile: str) -> dict[str, Any]:
     def greetings(language: str) -> dict[str, Any]:
         answers = {"en": "Hello! How can I help you today?", "zh": "你好！很高兴见到你。"}
@@ -368,6 +446,8 @@ RESULTS: dict[str, Callable[[str], dict[str, Any]]] = {
     "ppo": _ppo,
     "evaluate": _evaluate,
     "classify": _classify,
+    "bag_of_words": _bag_of_words,
+    "ngram": _ngram,
 }
 ROWS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "pretrain": _pretrain_rows,
@@ -385,4 +465,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "ppo": {"iterations": 20, "clip": 0.2, "kl_coefficient": 0.05, "gae_lambda": 0.95},
     "evaluate": {"prompts": 128},
     "classify": {"epochs": 3, "auxiliary_weight": 0.5},
+    "bag_of_words": {"weighting": "tf-idf"},
+    "ngram": {"order": 2},
 }  # fmt: skip

@@ -59,7 +59,7 @@ class Page(HTMLParser):
 
 
 ROAD = ("tokenizer", "pretrain", "sft", "reward", "ppo", "evaluate")
-EVERYTHING = (*ROAD, "classify")
+EVERYTHING = (*ROAD, "ngram", "classify")
 
 
 def written(run: Path) -> str:
@@ -298,3 +298,33 @@ def test_two_classifiers_of_one_recipe_both_stand_in_the_report(tmp_path: Path) 
     path.write_text(json.dumps(stored), encoding="utf-8")
     shown = text_of(written(run), "classify")
     assert "Classification (mrpc)" in shown and shown.count("Kept classifier") == 2
+
+
+def test_a_bag_of_words_stands_among_the_classifiers_with_what_it_goes_by(tmp_path: Path) -> None:
+    shown = text_of(written(build_fake_run(tmp_path, stages=("tokenizer", "bag_of_words"))), "classify")
+    assert "TF-IDF , logistic regression : 1,000 training and 300 held-out examples, 12,345 different words." in shown
+    assert "Accuracy 0.823 [0.776, 0.862] 0.367" in shown
+    assert "comp.graphics polygon, viewer sci.med doctor sport goal" in shown
+    assert "pre-trained" not in shown
+
+
+def test_counted_models_show_what_each_order_gains_and_what_they_write(tmp_path: Path) -> None:
+    shown = text_of(written(build_fake_run(tmp_path, stages=("tokenizer", "ngram"))), "ngram")
+    assert "1,234,567 tokens were counted up to 2 at a time. Vocabulary: Words , 10,000 ids." in shown
+    assert "at least 1.876 bits per byte: spaces, and unknown words (4.1% of all)" in shown
+    assert "1 9,998 710.2 [700.1, 720.3] 2 301,422 181.4 [170.0, 192.8]" in shown
+    assert "the of a which is in the city" in shown
+
+
+def test_the_tokens_of_a_run_stand_in_its_report_and_a_broken_view_is_said(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path, stages=("tokenizer",))
+    shown = text_of(written(run), "tokens")
+    assert "3.20 3.20 Words (8,192 ids)" in shown
+    assert "2.0% 2.0% Words (8,192 ids)" in shown
+    assert "<E7 8B> 9" in shown
+    assert "unk 0" in shown
+    view = run / "tokenizer" / "token_view.json"
+    view.write_text('{"vocabularies": [{}]}', encoding="utf-8")
+    assert "token_view.json could not be read" in text_of(written(run), "tokens")
+    view.unlink()
+    assert '<section id="tokens"' not in written(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -347,7 +348,11 @@ def test_sources_are_found_at_any_depth_of_the_real_configs() -> None:
     from duihua.stages import STAGES
 
     for stage in STAGES.values():
-        found = list(sources_in(stage.config_class()()))
+        config = stage.config_class()()
+        if stage.name == "recurrent":  # by itself it reads a corpus of words, which is no source
+            assert not list(sources_in(config))
+            config = dataclasses.replace(config, corpus="", sources=(SourceConfig(name="wiki"),))
+        found = list(sources_in(config))
         assert found
         assert all(isinstance(source, SourceConfig) for source in found)
 

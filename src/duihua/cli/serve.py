@@ -16,7 +16,7 @@ from duihua.serving.config import ServingConfig, is_loopback
 
 DESCRIPTION = (
     "Serve the chat page and an OpenAI-compatible API. BUNDLES are model folders; the folder of a run stands for its "
-    "models base, sft and ppo, the last being the default, and for its classifiers. Ctrl-C stops it."
+    "models base, sft and ppo, the last being the default, and for its classifiers and translators. Ctrl-C stops it."
 )
 
 
@@ -41,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _serve(arguments: Arguments) -> None:
+    from duihua.report.inside.page import served_page
     from duihua.serving.models import Models
     from duihua.serving.page_files import PAGE_DIRECTORY
     from duihua.serving.server import serve
@@ -52,11 +53,16 @@ def _serve(arguments: Arguments) -> None:
         cards = [model.card for model in models.all()]
         built = (PAGE_DIRECTORY / "index.html").is_file()
         classifiers = [found.card for found in models.classifiers()]
-        say(f"Serving {', '.join([*(card.name for card in cards), *(card.name for card in classifiers)])}.")
+        translators = [found.card for found in models.translators()]
+        names = [*(c.name for c in cards), *(c.name for c in classifiers), *(c.name for c in translators)]
+        say(f"Serving {', '.join(names)}.")
         say(f"  Chat page   {address}" + ("" if built else "   (not built yet: python tools/build_page.py)"))
         say(f"  OpenAI API  {address}/v1" + ("   (with your key)" if arguments.api_key else ""))
         for card in classifiers:
             say(f"  Classifier  {card.name} ({card.task}), POST {address}/v1/classifications")
+        for translator in translators:
+            ways = " and ".join(" to ".join(each) for each in translator.directions)
+            say(f"  Translator  {translator.name} ({ways}), POST {address}/v1/translations")
         say(f"  History     {arguments.store_place}")
         if not is_loopback(arguments.host):
             say("  Others in your network can reach it; the key is sent unencrypted unless a proxy adds https.")
@@ -69,6 +75,7 @@ def _serve(arguments: Arguments) -> None:
                     "api": f"{address}/v1",
                     "models": [card.name for card in cards],
                     "classifiers": [card.name for card in classifiers],
+                    "translators": [card.name for card in translators],
                     "default_model": default.card.name if default else None,
                     "store": arguments.store_place,
                     "page_built": built,
@@ -76,5 +83,5 @@ def _serve(arguments: Arguments) -> None:
             )
             sys.stdout.flush()
 
-    serve(arguments.bundles, arguments, listening=listening, ready=ready)
+    serve(arguments.bundles, arguments, listening=listening, ready=ready, inside=served_page)
     say("Stopped.")

@@ -18,7 +18,18 @@ from markupsafe import Markup, escape
 from duihua.files import write_atomic
 from duihua.report.components import joined, stage_name, t, visible
 from duihua.report.run_record import RunRecord, read_run
-from duihua.report.sections import alignment, classification, curves, data, facts, language, overview, replies
+from duihua.report.sections import (
+    alignment,
+    classification,
+    counts,
+    curves,
+    data,
+    facts,
+    language,
+    overview,
+    replies,
+    tokens,
+)
 from duihua.version import __version__
 
 Section = Callable[[RunRecord], Markup | None]
@@ -27,7 +38,9 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("normal", overview.normal),
     ("samples", replies.samples),
     ("curves", curves.curves),
+    ("tokens", tokens.tokens),
     ("language", language.language),
+    ("ngram", counts.ngram),
     ("reward", alignment.reward_model),
     ("ppo", alignment.ppo),
     ("classify", classification.classify),

@@ -202,7 +202,7 @@ def _wire(entry: _Entry, earlier: Sequence[PlannedStage]) -> dict[str, str | Pat
                 where=entry.place,
                 remedy=f"Put a {wanted.stages[0]} stage before it, or name a bundle: `from: {{{role}: DIR}}`",
             )
-    if not inputs and roles:
+    if not inputs and roles and not entry.stage.alone:
         raise ConfigError(
             f"the stage {entry.name!r} has nothing to work on",
             where=entry.place,

@@ -113,7 +113,7 @@ def _read_stage(run_directory: Path, entry: Mapping[str, Any]) -> StageRecord:
     stored = read_json(result_path) if result_path.is_file() else {}
     result = stored.get("metrics") if isinstance(stored, dict) else {}  # as StageResult.save writes it
     config = entry.get("config") or (read_json(config_path) if config_path.is_file() else {})
-    rows, unreadable = _read_rows(directory / "metrics.jsonl")
+    rows, unreadable = read_metrics(directory / "metrics.jsonl")
     result = result if isinstance(result, dict) else {}
     timed = finite(entry.get("seconds"))
     files = [file for file in directory.iterdir() if file.is_file()] if directory.is_dir() else []
@@ -158,7 +158,7 @@ def _stage_directory(run_directory: Path, stated: str) -> Path:
     return run_directory / Path(stated).name
 
 
-def _read_rows(path: Path) -> tuple[tuple[Mapping[str, Any], ...], int]:
+def read_metrics(path: Path) -> tuple[tuple[Mapping[str, Any], ...], int]:
     """Rows by step (the later line wins where a resumed run wrote a step again), and the count of unreadable lines."""
     if not path.is_file():
         return (), 0

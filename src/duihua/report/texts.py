@@ -42,7 +42,10 @@ TEXTS: dict[str, Text] = {
     "stage.sft": Text("Supervised fine-tuning", "监督微调"),
     "stage.reward": Text("Reward model", "奖励模型"),
     "stage.ppo": Text("PPO", "PPO 强化学习"),
+    "stage.recurrent": Text("Recurrent language model", "循环语言模型"),
     "stage.classify": Text("Classification", "分类"),
+    "stage.bag_of_words": Text("Bag of words", "词袋"),
+    "stage.ngram": Text("n-gram model", "n 元语法模型"),
     "stage.evaluate": Text("Evaluation", "评估"),
     "model.base": Text("Base", "预训练模型"),
     "model.sft": Text("SFT", "微调模型"),
@@ -278,6 +281,7 @@ TEXTS: dict[str, Text] = {
     "metric.policy_loss": Text("Policy loss", "策略损失"),
     "metric.value_loss": Text("Value loss", "价值损失"),
     "metric.bits_per_byte": Text("Held-out bits per byte", "留出文本的每字节比特数"),
+    "metric.valid_perplexity": Text("Validation perplexity", "验证困惑度"),
     "metric.learning_rate": Text("Learning rate", "学习率"),
     "metric.gradient_norm": Text("Gradient norm", "梯度范数"),
     "metric.tokens_per_second": Text("Speed", "速度"),
@@ -317,6 +321,61 @@ TEXTS: dict[str, Text] = {
     "unit.tokens": Text("tokens", "词元"),
     "unit.none": Text("value", "数值"),
     # language modelling
+    "tokens.title": Text("Tokens", "词元"),
+    "tokens.note": Text(
+        "Each coloured piece is one token, with its id below it. The colours only tell neighbours apart.",
+        "每个色块是一个词元，下方是它的编号。颜色只用来区分相邻的词元。",
+    ),
+    "tokens.sentences": Text("The same sentences under each vocabulary", "同样的句子，不同的词表"),
+    "tokens.heldout": Text("On held-out text", "在留出文本上"),
+    "tokens.heldout.note": Text(
+        "All vocabularies come from the training text of this run and may have as many ids as its tokenizer; those of "
+        "characters and words saw a megabyte of each language. A vocabulary of words spends the fewest tokens and pays "
+        "for it with words that it cannot read or write; bytes know everything.",
+        "所有词表都由本次运行的训练文本得到，编号数量的上限与分词器相同；字符词表和单词词表每种语言只读取一兆字节。"
+        "单词词表用的词元最少，代价是有些词既读不懂也写不出；字节则什么都能表示。",
+    ),
+    "tokens.kind.bytes": Text("Byte-level BPE", "字节级 BPE"),
+    "tokens.kind.characters": Text("Characters", "字符"),
+    "tokens.kind.words": Text("Words", "单词"),
+    "tokens.kind.words-jieba": Text("Words by jieba", "结巴分词"),
+    "tokens.vocabulary": Text("{kind} ({ids} ids)", "{kind}（{ids} 个编号）"),
+    "tokens.vocabulary.column": Text("Vocabulary", "词表"),
+    "tokens.count": Text("Tokens", "词元数"),
+    "tokens.unknown": Text("Unknown", "未登录"),
+    "tokens.rate": Text("Characters per token", "每词元字符数"),
+    "tokens.unknown.note": Text(
+        "“unk” marks what the vocabulary has no entry for: all such words share one id and cannot be written back.",
+        "“unk” 表示词表中没有的内容：它们共用同一个编号，无法还原。",
+    ),
+    "tokens.part.note": Text(
+        "Hexadecimal numbers in angle brackets are bytes that are only a part of a character.",
+        "尖括号中的十六进制数是字节，只是一个字符的一部分。",
+    ),
+    "tokens.unreadable": Text("{file} could not be read.", "无法读取 {file}。"),
+    "ngram.title": Text("Counted language models", "基于计数的语言模型"),
+    "ngram.note": Text(
+        "A model without a network: how often did these few tokens follow each other, smoothed by Kneser and Ney? Each "
+        "more token of context helps less, because ever fewer of the longer sequences were seen before.",
+        "没有神经网络的模型：这几个词元相继出现过多少次？再用 Kneser-Ney 方法平滑。上下文每多一个词元，收益就更小，"
+        "因为越长的序列，先前见过的就越少。",
+    ),
+    "ngram.facts": Text(
+        "{tokens} tokens were counted up to {order} at a time. Vocabulary: {kind}, {ids} ids.",
+        "共统计 {tokens} 个词元，最多连续 {order} 个。词表：{kind}，{ids} 个编号。",
+    ),
+    "ngram.bits": Text("Held-out text costs {bits} bits per byte.", "留出文本每字节 {bits} 比特。"),
+    "ngram.bits_at_least": Text(
+        "Held-out text costs at least {bits} bits per byte: spaces, and unknown words ({share} of all), are not predicted.",
+        "留出文本每字节至少 {bits} 比特：空格和未登录词（占 {share}）不在预测之列。",
+    ),
+    "ngram.order": Text("Order", "阶"),
+    "ngram.ngrams": Text("Different n-grams", "不同的 n 元组"),
+    "ngram.samples": Text("What it writes", "它写的文字"),
+    "ngram.samples.note": Text(
+        "Drawn token by token. A few words hang together, nothing longer does: it remembers no more than that.",
+        "逐个词元抽取。几个词之内连得上，再长就不行了：它只记得这么多。",
+    ),
     "language.title": Text("Language modelling", "语言建模"),
     "language.tokenizer": Text("Tokenizer", "分词器"),
     "language.tokenizer.note": Text(
@@ -424,6 +483,17 @@ TEXTS: dict[str, Text] = {
         "{task}: {train} training and {heldout} held-out examples.",
         "{task}：训练样本 {train} 个，留出样本 {heldout} 个。",
     ),
+    "bag.facts": Text(
+        "Bag of words, {weighting}, {classifier}: {train} training and {heldout} held-out examples, {words} different words.",
+        "词袋，{weighting}，{classifier}：训练样本 {train} 个，留出样本 {heldout} 个，不同的词 {words} 个。",
+    ),
+    "bag.counts": Text("counts", "词频"),
+    "bag.tf-idf": Text("TF-IDF", "TF-IDF 词权重"),
+    "bag.linear": Text("logistic regression", "逻辑回归"),
+    "bag.naive-bayes": Text("naive Bayes", "朴素贝叶斯"),
+    "bag.telling": Text("What it goes by", "它的依据"),
+    "bag.class": Text("Class", "类别"),
+    "bag.words": Text("Words that tell it most", "最能说明它的词"),
     "classify.pretrained": Text("Training began from the pre-trained model.", "训练从预训练模型开始。"),
     "classify.random": Text("Training began from random weights.", "训练从随机权重开始。"),
     "classify.cut": Text(

@@ -27,6 +27,7 @@ REASONS: tuple[Text, ...] = (
     # records
     Text("missing or not a text", "缺失或不是文本"),
     Text("empty text", "空文本"),
+    Text("no words", "没有词语"),
     Text("empty message", "空消息"),
     Text("no reply of the assistant", "没有助手的回答"),
     Text("bad JSON in a messages column", "消息列中的 JSON 有误"),
@@ -60,6 +61,14 @@ REASONS: tuple[Text, ...] = (
     Text("holds at least half of a held-out review", "包含某条留出评论的至少一半"),
     Text("nearly repeats an earlier review", "与先前的评论几乎重复"),
     Text("{source}: {how} a held-out text of {other}", "{source}：{how} {other} 的留出文本"),
+    # parallel texts
+    Text("empty side", "有一侧为空"),
+    Text("{cells} columns where {columns} are asked for", "有 {cells} 列，而要求有 {columns} 列"),
+    Text("{cells} columns, and the file has {columns}", "有 {cells} 列，而文件应有 {columns} 列"),
+    Text("says the same as a pair before it", "与先前的句对相同"),
+    Text("training pair shares a text with the test of another source", "训练句对与另一来源的测试集有相同的句子"),
+    Text("validation pair shares a text with the training of another source", "验证句对与另一来源的训练集有相同的句子"),
+    Text("{part}: more than {longest} tokens", "{part}：超过 {longest} 个词元"),
     # the starter data
     Text("articles after the last full twenty", "最后不足二十条的法条"),
     Text("review without a partner", "找不到配对的评论"),
@@ -96,6 +105,23 @@ REASONS: tuple[Text, ...] = (
 
 TERMS: tuple[Text, ...] = (
     # licences that are sentences; a licence's own name is not translated
+    Text(
+        "research data, from the Multi30k repository; the pictures are Flickr30k's",
+        "研究数据，来自 Multi30k 仓库；图片属于 Flickr30k",
+    ),
+    Text("Not passed on with Duihua: fetched from its own repository.", "不随 Duihua 分发：从其自己的仓库获取。"),
+    Text(
+        "`duihua data show tatoeba-zh-en --json` gives each record with its attribution. Simplified and traditional mixed.",
+        "`duihua data show tatoeba-zh-en --json` 给出每条记录及其署名。简体与繁体混合。",
+    ),
+    Text(
+        "Changed: traditional characters were written as simplified ones by OpenCC.",
+        "有改动：繁体字已由 OpenCC 转写为简体字。",
+    ),
+    Text(
+        "Written by hand and from templates for this project.",
+        "为本项目手写，以及由模板生成。",
+    ),
     Text("Apache-2.0 (the package)", "Apache-2.0（指软件包）"),
     Text("MIT (the package); reviews by their unnamed authors", "MIT（指软件包）；评论归其未署名的作者"),
     Text(
@@ -209,6 +235,7 @@ WORDS: dict[str, str] = {
     "preferences": "偏好对",
     "labelled": "带标签的数据",
     "choices": "选择题",
+    "parallel": "平行语料",
     "no suffix": "无扩展名",
     "human": "人工偏好",
     "sampled": "采样",

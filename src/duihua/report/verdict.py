@@ -68,7 +68,7 @@ def checks(record: RunRecord) -> list[Check]:
         if stage is not None:
             found += _curve(stage)
     found.append(_gap(record))
-    found += [_classes(stage) for stage in record.stages if stage.stage == "classify"]
+    found += [_classes(stage) for stage in record.stages if stage.stage in ("classify", "bag_of_words")]
     return [check for check in (*found, *alignment_checks(record)) if check is not None]
 
 

@@ -1,0 +1,1 @@
+"""Pictures of what goes on in a model: one file a picture, each with its data (plain JSON) and its drawing."""

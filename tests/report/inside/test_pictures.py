@@ -1,0 +1,272 @@
+"""Every picture: data that are JSON and true, a drawing in both languages, and texts that say the same in both."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import pkgutil
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from duihua.errors import ConfigError, DataError
+from duihua.models.bundle import load_bundle
+from duihua.report import inside
+from duihua.report.inside import causal_mask, model_sizes, norm_axes, padding_mask, positions, schedules, structure
+from duihua.report.inside.gallery import PICTURES, picture
+from duihua.report.inside.style import drawn
+from duihua.report.inside.subject import Look, Subject, look_at, token_label
+from duihua.report.inside.walk_through import walk
+from duihua.report.texts import Text
+
+SCORE = {"value": 40.0, "signature": "nrefs:1|tok:13a"}
+BUCKETS = [{"length": length, "sentences": 9, "bleu": SCORE} for length in ("1-5", "6-10", "31+")]
+MEASURED: dict[str, Any] = {
+    "speed.json": {
+        "times": [
+            {"model": model, "length": length, "parameters": 9, "steps_per_second": 9.0, "tokens_per_second": 90.0}
+            for model in ("rnn", "transformer", "other")
+            for length in (8, 16)
+        ]
+    },
+    "scores.json": {"test": {"fr-en": {"bleu": SCORE, "by_length": {"unit": "words", "buckets": BUCKETS}}}},
+}
+
+
+@pytest.fixture
+def full(subject: Subject, tmp_path: Path) -> Subject:
+    for name, content in MEASURED.items():
+        (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+    return replace(subject, measurements=[tmp_path / name for name in MEASURED])
+
+
+@pytest.fixture(scope="module")
+def reach() -> dict[str, Any]:
+    """Measured once: it takes a second or two."""
+    return PICTURES["gradient-reach"].data(Subject())
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_picture_gives_json_and_is_drawn_in_both_languages(
+    name: str, full: Subject, reach: dict[str, Any]
+) -> None:
+    one = PICTURES[name]
+    found = reach if name == "gradient-reach" else one.data(full)
+    found = json.loads(json.dumps(found, allow_nan=False))
+    for language in ("en", "zh"):
+        svg = drawn(lambda language=language: one.draw(found, language), "svg", name).decode("utf-8")
+        assert svg.startswith("<?xml")
+        assert len(re.findall(r"<text", svg)) > 3  # text stays text
+        chinese = re.search("[\u4e00-\u9fff]{2}", re.sub("我爱你|你也爱我|也爱", "", svg))
+        assert bool(chinese) == (language == "zh")
+
+
+def test_a_second_drawing_is_the_same_to_the_byte() -> None:
+    found = causal_mask.data(Subject())
+    one, two = (drawn(lambda: causal_mask.draw(found, "en"), "svg", "causal-mask") for _ in range(2))
+    assert one == two
+
+
+def test_names_are_those_of_the_files_and_an_unknown_one_is_answered_with_the_nearest() -> None:
+    assert all(re.fullmatch("[a-z-]+", name) for name in PICTURES)
+    with pytest.raises(ConfigError, match="logit-lens"):
+        picture("logit-len")
+
+
+def test_both_languages_name_the_same_values() -> None:
+    def texts(value: Any) -> list[Text]:
+        if isinstance(value, Text):
+            return [value]
+        if isinstance(value, dict):
+            return [text for one in value.values() for text in texts(one)]
+        return [text for one in value for text in texts(one)] if isinstance(value, tuple) else []
+
+    seen = 0
+    for module in pkgutil.iter_modules(inside.__path__):
+        for text in texts(tuple(vars(importlib.import_module(f"{inside.__name__}.{module.name}")).values())):
+            fields = [set(re.findall(r"{(\w+)", one)) for one in text]
+            assert fields[0] == fields[1], text
+            assert "—" not in text.en
+            seen += 1
+    assert seen > 80
+
+
+# -- masks ------------------------------------------------------------------------------------------------------------
+
+
+def test_causal_mask_hides_with_minus_infinity_and_rows_add_up_to_one() -> None:
+    found = causal_mask.data(Subject())
+    for i, row in enumerate(found["weights"]):
+        assert sum(row) == pytest.approx(1, abs=1e-3)
+        assert all(weight == 0 for weight in row[i + 1 :])
+        assert [score is None for score in found["masked"][i]] == [j > i for j in range(len(row))]
+        zeros = causal_mask.softmax([score if score is not None else 0.0 for score in found["masked"][i]])
+        assert i == len(row) - 1 or zeros[-1] > 0.01  # negative control: a mask of zeros hides nothing
+
+
+def test_causal_mask_of_a_model_shows_its_own_scores(subject: Subject) -> None:
+    found = causal_mask.data(subject)
+    attention = subject.love.inside.attention[0]
+    torch.testing.assert_close(torch.tensor(found["weights"]), attention.weights()[0, 0], atol=1e-3, rtol=0)
+    assert found["tokens"] == ["我", "爱", "你"] or "".join(found["tokens"]) == "我爱你"
+
+
+def test_pads_of_zeros_take_attention_until_they_are_masked() -> None:
+    found = padding_mask.data(Subject())
+    length = found["lengths"][0]
+    assert sum(found["with_mask"][:length]) == pytest.approx(1, abs=1e-3)
+    assert found["with_mask"][length:] == [0, 0]
+    assert min(found["without_mask"][length:]) > 0.05
+    alone = causal_mask.softmax(found["scores"][:length])
+    assert found["with_mask"][:length] == pytest.approx(alone, abs=1e-4)
+
+
+# -- positions, norms, schedules, structure ---------------------------------------------------------------------------
+
+
+def test_products_of_positions_depend_on_the_distance_alone_and_a_wrong_table_does_not() -> None:
+    found = PICTURES["position-products"].data(Subject())
+    matrix = torch.tensor(found["matrix"])
+    for distance in (1, 5, 30):
+        assert float(matrix.diagonal(distance).std()) < 2e-3
+        assert found["by_distance"]["20"][distance] == pytest.approx(float(matrix[0, distance]), abs=2e-3)
+        assert found["rotary"][distance] == pytest.approx(2 * float(matrix[0, distance]), abs=1e-2)
+    table = torch.tensor(positions.data(Subject())["sinusoidal"])
+    shifted = table * torch.linspace(0.5, 1.5, 80)[:, None]  # negative control: vectors of unequal length
+    assert float((shifted @ shifted.T).diagonal(5).std()) > 1
+
+
+def test_layer_norm_leaves_a_token_alone_and_batch_norm_does_not_as_torch_has_them() -> None:
+    found = norm_axes.data(Subject())
+    assert found["layer_norm"][0] == found["layer_norm"][1]
+    assert found["batch_norm"][0] != found["batch_norm"][1]
+    for mates, layer, batch in zip(found["mates"], found["layer_norm"], found["batch_norm"], strict=True):
+        rows = torch.tensor([found["token"], *mates])
+        torch.testing.assert_close(torch.tensor(layer), torch.nn.LayerNorm(4)(rows)[0].detach(), atol=1e-3, rtol=0)
+        torch.testing.assert_close(torch.tensor(batch), torch.nn.BatchNorm1d(4)(rows)[0].detach(), atol=1e-3, rtol=0)
+
+
+def test_schedules_start_rise_and_fall_as_they_are_called() -> None:
+    factors = schedules.data(Subject())["factors"]
+    assert factors["step"][49:51] == [1.0, 0.5]
+    assert factors["noam"][79] == pytest.approx(0.5)
+    assert factors["cosine"][110] == pytest.approx(0.5, abs=1e-6)
+    assert factors["plateau"][-1] < factors["plateau"][0]
+    assert max(factors["wsd"]) == factors["wsd"][100] == 1
+
+
+def test_gpt_has_the_decoders_sub_layers_but_for_cross_attention() -> None:
+    found = structure.data(Subject())
+    assert found["decoder"]["parts"] == ["masked_attention", "cross_attention", "feed_forward"]
+    assert found["gpt"]["parts"] == [part for part in found["decoder"]["parts"] if part != "cross_attention"]
+    assert found["encoder"]["parts"] == ["attention", "feed_forward"]
+    assert [found[stack]["blocks"] for stack in ("encoder", "decoder", "gpt")] == [6, 6, 12]
+
+
+def test_every_size_has_a_source_and_gpt_4_has_no_number() -> None:
+    models = model_sizes.data(Subject())["models"]
+    assert [model["date"] for model in models] == sorted(model["date"] for model in models)
+    assert all(re.search(r"et al|OpenAI|Team|DeepSeek-AI|Workshop", model["source"]) for model in models)
+    by_name = {model["name"]: model["parameters"] for model in models}
+    assert by_name["GPT-4"] is None
+    assert [name for name, size in by_name.items() if size is None] == ["GPT-4"]
+    assert by_name["GPT-1"] == 117e6
+    assert by_name["GPT-3"] == 175e9
+    assert max(size for size in by_name.values() if size) < 1e13
+
+
+# -- a model ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sft", "gpt2"])
+def test_walk_through_ends_where_the_network_does(name: str, models: Path) -> None:
+    bundle = load_bundle(models / name)
+    look = look_at(bundle.policy, bundle.tokenizer, "我爱你")
+    for layer in range(2):
+        for head in range(2):
+            found = walk(look, layer, head)
+            assert found["difference"] < 1e-5
+            weights = torch.tensor(found["steps"]["weights"])
+            torch.testing.assert_close(weights, look.inside.attention[layer].weights()[0, head], atol=1e-4, rtol=0)
+            assert ("turned_query" in found["steps"]) == (name == "sft")  # GPT-2 neither norms nor turns
+    attention = look.inside.attention[0]
+    broken = replace(attention, scale=1.0)  # negative control: without the division the end is another one
+    look.inside.attention[0] = broken
+    module = look.network.get_submodule(attention.name)
+    with torch.no_grad():
+        wrong = module.output(broken.mixed()[0].transpose(0, 1).flatten(1))
+    assert attention.output_btd is not None
+    assert float((wrong - attention.output_btd[0]).abs().max()) > 1e-3
+
+
+def test_the_lens_of_the_last_layer_is_the_models_own_prediction(subject: Subject) -> None:
+    look: Look = subject.look
+    layers = PICTURES["logit-lens"].data(subject)["layers"]
+    best = look.logits_tv.softmax(-1).max(-1)
+    for place, top in enumerate(layers[-1]):
+        assert top[0][0] == look.label(int(best.indices[place]))
+        assert top[0][1] == pytest.approx(float(best.values[place]), abs=1e-3)
+    assert layers[0] != layers[-1]
+
+
+def test_cosines_are_between_neighbouring_layers(subject: Subject) -> None:
+    found = PICTURES["layer-change"].data(subject)
+    states = subject.look.inside.states["blocks"]
+    expected = torch.cosine_similarity(states[1][0], states[0][0], dim=-1)
+    torch.testing.assert_close(torch.tensor(found["previous"][0]), expected, atol=1e-3, rtol=0)
+    assert found["mean_last"][-1] == found["mean_first"][0] == 1
+
+
+def test_cross_attention_has_a_row_for_each_token_written(subject: Subject) -> None:
+    found = PICTURES["cross-attention"].data(subject)
+    assert found["source"][-1] == found["target"][-1] == "<end>"
+    weights = torch.tensor(found["weights"])
+    assert weights.shape == (2, 2, len(found["target"]), len(found["source"]))
+    torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:3]), atol=2e-3, rtol=0)
+
+
+def test_gates_lie_between_zero_and_one_and_are_sorted(subject: Subject) -> None:
+    found = PICTURES["gates"].data(subject)
+    means = [sum(row) for row in found["gates"]["forget"]]
+    assert means == sorted(means, reverse=True)
+    assert all(0 <= value <= 1 for gate in found["gates"].values() for row in gate for value in row)
+    assert len(found["gates"]["input"][0]) == len(found["tokens"])
+
+
+def test_gradient_of_the_lstm_reaches_further_than_the_rnns(reach: dict[str, Any]) -> None:
+    norms = {(one["cell"], one["forget_bias"], one["recurrent_scale"]): one["norms"] for one in reach["curves"]}
+    assert norms["lstm", 1.0, 1.0][50] > 1e6 * norms["rnn", None, 1.0][50]
+    assert math.isclose(norms["rnn", None, 1.0][0], 1, rel_tol=1e-6)
+
+
+# -- what a user can get wrong ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"), [("", "no text to look at"), ("abc " * 60, "tokens are more than the 64")]
+)
+def test_a_text_that_is_empty_or_too_long_is_refused(subject: Subject, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        PICTURES["attention"].data(replace(subject, text=text))
+
+
+def test_what_a_picture_cannot_show_is_said(subject: Subject, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="too many to follow"):
+        PICTURES["walk-through"].data(replace(subject, text="I love you, and you love me, and we all love them."))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "accuracy": 0.5}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="no loss was recorded"):
+        PICTURES["loss-curves"].data(Subject(metrics={"x": tmp_path / "metrics.jsonl"}))
+    with pytest.raises(DataError, match="steps per second"):
+        PICTURES["length-speed"].data(Subject(measurements=[]))
+
+
+def test_tokens_are_readable_whatever_their_bytes() -> None:
+    assert token_label(b" you\n") == "␣you⏎"
+    assert token_label("我".encode()[:2]) == "⟨E6 88⟩"
+    assert token_label("\u202e".encode()) == "⟨202E⟩"
+    assert token_label(b"") == "∅"

@@ -30,7 +30,7 @@ def commands(name: str) -> list[list[str]]:
 
 def unknown_flags(words: list[str], capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Flags of a command that its help does not name."""
-    verb = words[:2] if words[0] == "data" else words[:1]
+    verb = words[:2] if words[0] in ("data", "translate", "evaluate") else words[:1]
     help_words = ["--predict", "--help"] if "--predict" in words else ["--help"]
     capsys.readouterr()
     assert main([*verb, *help_words]) == 0

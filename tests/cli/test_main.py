@@ -64,9 +64,9 @@ def test_help_lists_every_verb_and_every_stage_is_a_verb(capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     assert all(f"  {verb} " in shown for verb in VERBS)
     assert set(STAGES) <= set(VERBS)
-    assert {VERBS[stage][0] for stage in STAGES} == {"duihua.cli.stage", "duihua.cli.classify"}
-    for name, stage in STAGES.items():
-        assert VERBS[name][1] == f"stage: {stage.help}"
+    assert all(VERBS[stage][0] in ("duihua.cli.stage", f"duihua.cli.{stage}") for stage in STAGES)
+    for name, stage in STAGES.items():  # a verb with a module of its own does more than the stage
+        assert VERBS[name][1] == f"stage: {stage.help}" or VERBS[name][0] != "duihua.cli.stage"
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

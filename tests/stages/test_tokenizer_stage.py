@@ -108,3 +108,21 @@ def test_an_empty_corpus_is_named(tmp_path: Path) -> None:
 def test_sizes_must_be_positive() -> None:
     with pytest.raises(ConfigError, match=r"^megabytes: must be above 0"):
         TokenizerConfig(megabytes=0)
+
+
+def test_characters_and_words_of_the_same_text_stand_beside_the_tokenizer(
+    sources: tuple[SourceConfig, ...], tmp_path: Path
+) -> None:
+    stage(tmp_path / "run", sources)
+    view = json.loads((tmp_path / "run" / "token_view.json").read_text(encoding="utf-8"))
+    assert [each["name"] for each in view["vocabularies"]] == ["bytes", "characters", "words", "words-jieba"]
+    assert all(each["ids"] <= 320 for each in view["vocabularies"])
+    tokenizer = Tokenizer.load(tmp_path / "run")
+    for one in view["texts"]:
+        assert [span["id"] for span in one["rows"][0]["spans"]] == tokenizer.encode(one["text"])
+    costs = view["heldout"]
+    assert costs["characters"]["en"]["characters_per_token"] == 1.0
+    assert costs["words"]["en"]["characters_per_token"] > costs["bytes"]["en"]["characters_per_token"]
+    # What stands between two Chinese marks is one word, so a number makes all of it new; jieba cuts the number off.
+    assert costs["words"]["zh"]["unknown_share"] > 2 * costs["words-jieba"]["zh"]["unknown_share"]
+    assert costs["bytes"]["zh"]["unknown_share"] == 0

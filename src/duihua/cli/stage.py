@@ -21,7 +21,7 @@ from duihua.config.mapping import suggestion
 from duihua.errors import ConfigError
 from duihua.stages import Stage, find_stage
 
-INPUT_FILES = ("config.json", "tokenizer.json")
+INPUT_FILES = ("config.json", "tokenizer.json", "words.json", "characters.json")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -105,7 +105,7 @@ def read_inputs(stage: Stage, given: Sequence[str]) -> dict[str, Path]:
             )
         inputs[role] = path
     missing = [role for role, needed in stage.inputs.items() if needed.required and role not in inputs]
-    if missing or (stage.inputs and not inputs):
+    if missing or (stage.inputs and not inputs and not stage.alone):
         role = missing[0] if missing else "bundle"
         raise ConfigError(f"{stage.name} needs a {role} to start from", where="--input", remedy=_roles(stage))
     return inputs

@@ -36,6 +36,8 @@ class Stage:
     config: str
     module: str
     inputs: Mapping[str, Input]
+    alone: bool = False
+    """Whether it can run without any input, though it takes some."""
 
     def config_class(self) -> type[Any]:
         """The frozen dataclass of the stage's settings; imports no torch."""
@@ -49,8 +51,8 @@ class Stage:
         return function(config, context)
 
 
-def _stage(name: str, help: str, config_class: str, **inputs: Input) -> Stage:
-    return Stage(name, help, f"duihua.stages.configs.{name}:{config_class}", f"duihua.stages.{name}", inputs)
+def _stage(name: str, help: str, config_class: str, *, alone: bool = False, **inputs: Input) -> Stage:
+    return Stage(name, help, f"duihua.stages.configs.{name}:{config_class}", f"duihua.stages.{name}", inputs, alone)
 
 
 STAGES: Mapping[str, Stage] = MappingProxyType(
@@ -79,10 +81,26 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 reward=Input(("reward",)),
             ),
             _stage(
+                "recurrent",
+                "train a recurrent language model (RNN, LSTM or GRU)",
+                "RecurrentTrainingConfig",
+                alone=True,
+                tokenizer=Input(("tokenizer",), required=False),
+            ),
+            _stage(
                 "classify",
                 "teach a base model to classify texts, pairs and choices",
                 "ClassifyConfig",
                 policy=Input(("pretrain",), required=False),
+                tokenizer=Input(("tokenizer",), required=False),
+            ),
+            _stage("translate", "train a translator on parallel texts", "TranslateConfig"),
+            _stage("bag_of_words", "classify texts by the words that they hold, without a network", "BagOfWordsConfig"),
+            _stage(
+                "ngram",
+                "count n-grams of text: a language model without a network",
+                "NGramConfig",
+                alone=True,
                 tokenizer=Input(("tokenizer",), required=False),
             ),
             _stage(

@@ -31,6 +31,8 @@ KEYS = {
     "repetition_rate.base",
     "repetition_rate.sft",
     "repetition_rate.ppo",
+    "repetition_change.value",
+    "repetition_change.standard_error",
     "bleu.value",
     "bleu.signature",
     "command",
@@ -83,6 +85,9 @@ def test_the_summary_holds_what_such_a_run_can_give(summary: dict[str, Any]) -> 
     assert values["ppo.reward_gain.standard_error"] > 0
     assert -1 < values["ppo.kl_nats"] < 10
     assert all(0 <= values[f"repetition_rate.{name}"] <= 1 for name in ("base", "sft", "ppo"))
+    change = values["repetition_rate.ppo"] - values["repetition_rate.sft"]
+    assert values["repetition_change.value"] == pytest.approx(change, abs=1e-12)
+    assert values["repetition_change.standard_error"] >= 0
     assert 0 <= values["bleu.value"] <= 100
     assert "version:" in values["bleu.signature"]
     assert values["command"].startswith("duihua run ")

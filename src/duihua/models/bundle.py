@@ -31,7 +31,7 @@ from duihua.models.device import check_device
 from duihua.models.heads import ScoredDecoder
 from duihua.models.interop.family import Kind
 from duihua.models.interop.registry import FAMILIES, config_mapping, family_of, read_config
-from duihua.models.model_card import ModelCard, card_text, merge_terms
+from duihua.models.model_card import ModelCard, card_text, merge_terms, origin
 from duihua.models.weights import DTYPES, WEIGHTS, fill, read_object, stored_tensors
 from duihua.text.tokenizer import AbsentTokenizer, Tokenizer, read_stop_ids
 from duihua.version import __version__
@@ -113,10 +113,7 @@ def save_bundle(
             os.fsync(file.fileno())
         config = config_mapping(network.config, kind, dtype) | _token_settings(tokenizer)
         config["duihua"] = {
-            "format": FORMAT,
-            "version": __version__,
-            "stage": card.stage,
-            "terms": [dict(terms) for terms in merge_terms(card.terms)],
+            **origin(card, FORMAT),
             **({"normalisation": asdict(normalisation)} if normalisation else {}),
             **config.get("duihua", {}),
         }

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from duihua.version import __version__
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -81,6 +83,17 @@ def merge_terms(*lists: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
     for terms in (terms for one in lists for terms in one):
         found.setdefault(terms["name"], terms)
     return [found[name] for name in sorted(found)]
+
+
+def origin(card: ModelCard, layout: int) -> dict[str, Any]:
+    """What config.json says under `duihua` of every bundle of ours: its layout's number, the version that wrote it, the stage
+    that made the model, and the terms of its data."""
+    return {
+        "format": layout,
+        "version": __version__,
+        "stage": card.stage,
+        "terms": [dict(terms) for terms in merge_terms(card.terms)],
+    }
 
 
 def _flat(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -15,21 +15,20 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from duihua.config import build
 from duihua.errors import BundleError, DuihuaError
-from duihua.files import require_space, sync_directory, write_json
+from duihua.files import require_space, write_json
+from duihua.models.aside import written_aside
 from duihua.models.device import check_device
-from duihua.models.model_card import ModelCard, card_text, merge_terms
+from duihua.models.model_card import ModelCard, card_text, origin
 from duihua.models.recurrent import RecurrentLM
 from duihua.models.recurrent_config import RecurrentConfig
-from duihua.models.weights import WEIGHTS, read_object
+from duihua.models.weights import WEIGHTS, fitting_tensors, read_object
 from duihua.text.vocabulary import Vocabulary, load_vocabulary
 from duihua.version import __version__
 
@@ -60,27 +59,17 @@ def save_recurrent(directory: Path, network: RecurrentLM, vocabulary: Vocabulary
     directory = Path(directory)
     weights = {name: weight.detach().cpu().contiguous() for name, weight in network.named_parameters()}
     require_space(directory, int(1.05 * sum(w.numel() * w.element_size() for w in weights.values())) + (4 << 20))
-    aside = directory / f".bundle.{os.getpid()}.part"
-    try:
-        aside.mkdir(parents=True)
+    shape = asdict(network.config)
+    with written_aside(directory) as aside:
         save_file(weights, aside / WEIGHTS, metadata={"format": "pt"})
+        with open(aside / WEIGHTS, "rb") as file:
+            os.fsync(file.fileno())
         vocabulary.save(aside)
-        terms = [dict(each) for each in merge_terms(card.terms)]
-        ours = {"format": FORMAT, "version": __version__, "stage": card.stage, "terms": terms}
-        write_json(aside / "config.json", {"model_type": MODEL_TYPE, **asdict(network.config), "duihua": ours})
-        shutil.copymode(aside / "config.json", aside / WEIGHTS)
+        write_json(aside / "config.json", {"model_type": MODEL_TYPE, **shape, "duihua": origin(card, FORMAT)})
+        shutil.copymode(aside / "config.json", aside / WEIGHTS)  # safetensors makes it readable by the owner alone
         parameters = sum(weight.numel() for weight in weights.values())
-        text = card_text(card, parameters, asdict(network.config), __version__)
+        text = card_text(card, parameters, shape, __version__)
         (aside / "README.md").write_text(text, encoding="utf-8")
-        (directory / "config.json").unlink(missing_ok=True)
-        for file in sorted(aside.iterdir(), key=lambda file: file.name == "config.json"):
-            file.replace(directory / file.name)
-        sync_directory(directory)
-    except OSError as error:
-        problem = f"cannot write the bundle: {error.strerror or error}"
-        raise BundleError(problem, where=str(directory), remedy="Free some space or choose another folder") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_recurrent(directory: str | Path, device: str = "cpu") -> RecurrentBundle:
@@ -117,25 +106,7 @@ def load_recurrent(directory: str | Path, device: str = "cpu") -> RecurrentBundl
 
 def _fill(network: RecurrentLM, path: Path) -> None:
     """Put the stored tensors in place. Raises BundleError naming every one that is missing or does not fit."""
-    try:
-        found: dict[str, Any] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise BundleError(
-            f"cannot be read: {error}", where=str(path), remedy="Copy or train the model again"
-        ) from error
-    expected = {name: tuple(weight.shape) for name, weight in network.named_parameters()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
-    wrong = [
-        f"{name} (expected {expected.get(name, 'none')}, found {shapes.get(name, 'none')})"
-        for name in sorted({*expected, *shapes})
-        if expected.get(name) != shapes.get(name)
-    ]
-    if wrong:
-        raise BundleError(
-            f"does not fit config.json: {', '.join(wrong)}",
-            where=str(path),
-            remedy="Copy all files from the same place",
-        )
+    found = fitting_tensors(path, dict(network.named_parameters()), "config.json", "Copy or train the model again")
     network.load_state_dict(found, strict=False, assign=True)
     if network.config.tied_embeddings:
         network.head.weight = network.embedding.weight

@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from duihua.errors import BundleError
 from duihua.files import write_atomic, write_json
 from duihua.models.bundle import ModelCard, load_bundle, save_bundle
 from duihua.models.classifier import POOLINGS, Classifier, Pooling
-from duihua.models.weights import read_object
+from duihua.models.weights import fitting_tensors, read_object
 from duihua.text.task_inputs import TASKS, Task, TaskInputs
 from duihua.text.tokenizer import Tokenizer
 
@@ -98,7 +97,10 @@ def load_task_bundle(directory: str | Path, device: str = "cpu") -> TaskBundle:
     settings = _read_settings(directory / TASK_FILE)
     bundle = load_bundle(directory, device)
     classifier = Classifier(bundle.policy, settings.task, len(settings.classes), settings.dropout, settings.pooling)
-    _fill(classifier, directory / HEAD_FILE)
+    head = fitting_tensors(
+        directory / HEAD_FILE, _head(classifier), "config.json and task.json", "Train the classifier again"
+    )
+    classifier.load_state_dict(head, strict=False)
     inputs = TaskInputs(bundle.tokenizer, bundle.config.vocabulary_size, settings.task, settings.length)
     return TaskBundle(
         classifier.to(device).eval(), bundle.tokenizer, inputs, settings, directory, [dict(t) for t in bundle.terms]
@@ -144,25 +146,3 @@ def _as_task(value: Any) -> Task:
 
 def _as_pooling(value: Any) -> Pooling:
     return next(pooling for pooling in POOLINGS if pooling == value)
-
-
-def _fill(classifier: Classifier, path: Path) -> None:
-    """Put the stored head in place. Raises BundleError naming every tensor that is missing or does not fit."""
-    try:
-        stored = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise BundleError(f"cannot be read: {error}", where=str(path), remedy="Train the classifier again") from error
-    expected = {name: tuple(weight.shape) for name, weight in _head(classifier).items()}
-    found = {name: tuple(weight.shape) for name, weight in stored.items()}
-    wrong = [
-        f"{name} (expected {expected.get(name, 'none')}, found {found.get(name, 'none')})"
-        for name in sorted({*expected, *found})
-        if expected.get(name) != found.get(name)
-    ]
-    if wrong:
-        raise BundleError(
-            f"does not fit config.json and task.json: {', '.join(wrong)}",
-            where=str(path),
-            remedy="Copy all files from the same place",
-        )
-    classifier.load_state_dict(stored, strict=False)

@@ -27,7 +27,7 @@ from duihua.errors import BundleError, ConfigError
 from duihua.files import require_space, write_json
 from duihua.models.aside import written_aside
 from duihua.models.device import check_device
-from duihua.models.model_card import ModelCard, card_text, merge_terms
+from duihua.models.model_card import ModelCard, card_text, origin
 from duihua.models.recurrent_translator import RecurrentTranslator
 from duihua.models.recurrent_translator_config import RecurrentTranslatorConfig
 from duihua.models.transformer import Transformer
@@ -76,12 +76,7 @@ def save_translator(
                 "model_type": TRANSFORMER if isinstance(network, Transformer) else RECURRENT,
                 "languages": list(languages),
                 "network": shape,
-                "duihua": {
-                    "format": FORMAT,
-                    "version": __version__,
-                    "stage": card.stage,
-                    "terms": [dict(terms) for terms in merge_terms(card.terms)],
-                },
+                "duihua": origin(card, FORMAT),
             },
         )
         shutil.copymode(aside / "config.json", aside / WEIGHTS)  # safetensors makes it readable by the owner alone

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from duihua.errors import BundleError, DuihuaError
@@ -137,6 +138,29 @@ def weight_files(directory: Path) -> list[tuple[Path, set[str] | None]]:
     if any(directory.glob("model-*-of-*.safetensors")):
         raise BundleError(f"has weight files, but no {INDEX}", where=str(directory), remedy="Fetch that file as well")
     raise BundleError(f"has no {WEIGHTS}", where=str(directory), remedy="Name a bundle or a model directory")
+
+
+def fitting_tensors(path: Path, wanted: Mapping[str, Tensor], described: str, remedy: str) -> dict[str, Tensor]:
+    """All tensors of a file, which must be like those `wanted`, name by name and shape by shape. described: the files that say
+    what the network is; remedy: where the file cannot be read. BundleError names all that is missing or does not fit."""
+    try:
+        found: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"cannot be read: {error}", where=str(path), remedy=remedy) from error
+    expected = {name: tuple(weight.shape) for name, weight in wanted.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+    wrong = [
+        f"{name} (expected {expected.get(name, 'none')}, found {shapes.get(name, 'none')})"
+        for name in sorted({*expected, *shapes})
+        if expected.get(name) != shapes.get(name)
+    ]
+    if wrong:
+        raise BundleError(
+            f"does not fit {described}: {', '.join(wrong)}",
+            where=str(path),
+            remedy="Copy all files from the same place",
+        )
+    return found
 
 
 def read_object(path: Path) -> dict[str, Any]:

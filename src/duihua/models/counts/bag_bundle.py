@@ -23,10 +23,9 @@ from duihua.files import write_atomic, write_json
 from duihua.models.counts.bag import BagOfWords
 from duihua.models.counts.bag_classifier import BagClassifier, ClassifierKind
 from duihua.models.counts.card import save_card
-from duihua.models.model_card import ModelCard, merge_terms
+from duihua.models.model_card import ModelCard, origin
 from duihua.models.weights import read_object
 from duihua.text.words import WordVocabulary
-from duihua.version import __version__
 
 MODEL_TYPE, FORMAT = "duihua-bag-of-words", 1
 ARRAYS_FILE = "bag.safetensors"
@@ -75,12 +74,7 @@ def save_bag(
             "model_type": MODEL_TYPE,
             **shape,
             "classes": list(classifier.classes),
-            "duihua": {
-                "format": FORMAT,
-                "version": __version__,
-                "stage": card.stage,
-                "terms": [dict(terms) for terms in merge_terms(card.terms)],
-            },
+            "duihua": origin(card, FORMAT),
         },
     )
 

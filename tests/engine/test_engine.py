@@ -78,8 +78,8 @@ def test_the_cache_grows_with_use_and_keeps_what_it_holds(network: Decoder, monk
     setting = SamplingSettings(max_new_tokens=50, stop_ids=(), seed=2)
     engine = Engine(network, None, slots=2)
     found = engine.generate(prompts, setting)
-    assert engine._memory.cache is not None
-    assert engine._memory.cache.capacity == 56
+    assert engine._batch.memory.cache is not None
+    assert engine._batch.memory.cache.capacity == 56
     for prompt, completion in zip(prompts, found, strict=True):
         assert torch.allclose(completion.logprobs, uncached(network, prompt, completion.ids), atol=2e-5)
 
@@ -295,8 +295,8 @@ def test_a_network_that_moved_gets_a_new_cache(make_decoder: Callable[..., Decod
     engine.generate([[1, 2, 3]], PLAIN)
     network.double()
     found = engine.generate([[1, 2, 3]], PLAIN)[0]
-    assert engine._memory.cache is not None
-    assert engine._memory.cache.keys.dtype == torch.float64
+    assert engine._batch.memory.cache is not None
+    assert engine._batch.memory.cache.keys.dtype == torch.float64
     assert torch.allclose(found.logprobs, uncached(network, [1, 2, 3], found.ids), atol=1e-5)
 
 

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import runpy
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from duihua.report.page import write_report
 
 pytestmark = pytest.mark.page
 build_fake_run = runpy.run_path(str(Path(__file__).with_name("fake_run.py")))["build_fake_run"]
 EVERYTHING = ("tokenizer", "pretrain", "sft", "reward", "ppo", "evaluate", "classify")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +21,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_report(build_fake_run(tmp_path_factory.mktemp("run"), stages=EVERYTHING, hostile=hostile)).as_uri()
 
 
-def test_language_follows_the_browser_switches_and_is_remembered(browser: Browser, report: str) -> None:
+def test_language_follows_the_browser_switches_and_is_remembered(browser: Any, report: str) -> None:
     context = browser.new_context(locale="zh-CN")
     page = context.new_page()
     page.goto(report)
@@ -52,7 +37,7 @@ def test_language_follows_the_browser_switches_and_is_remembered(browser: Browse
 
 @pytest.mark.parametrize(("width", "locale"), [(1280, "en-US"), (390, "zh-CN"), (390, "en-US"), (320, "en-US")])
 def test_no_width_scrolls_the_page_and_nothing_is_requested_or_run(
-    browser: Browser, report: str, width: int, locale: str
+    browser: Any, report: str, width: int, locale: str
 ) -> None:
     context = browser.new_context(viewport={"width": width, "height": 800}, locale=locale)
     page = context.new_page()
@@ -72,7 +57,7 @@ def test_no_width_scrolls_the_page_and_nothing_is_requested_or_run(
 
 
 @pytest.mark.parametrize(("width", "locale"), [(1280, "en-US"), (390, "en-US"), (390, "zh-CN")])
-def test_every_table_of_an_ordinary_run_fits_its_box(browser: Browser, tmp_path: Path, width: int, locale: str) -> None:
+def test_every_table_of_an_ordinary_run_fits_its_box(browser: Any, tmp_path: Path, width: int, locale: str) -> None:
     context = browser.new_context(viewport={"width": width, "height": 800}, locale=locale)
     page = context.new_page()
     page.goto(write_report(build_fake_run(tmp_path, stages=EVERYTHING)).as_uri())
@@ -87,7 +72,7 @@ def test_every_table_of_an_ordinary_run_fits_its_box(browser: Browser, tmp_path:
     context.close()
 
 
-def test_without_scripts_the_page_reads_in_english(browser: Browser, report: str) -> None:
+def test_without_scripts_the_page_reads_in_english(browser: Any, report: str) -> None:
     context = browser.new_context(java_script_enabled=False, locale="zh-CN")
     page = context.new_page()
     page.goto(report)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -16,11 +15,8 @@ import openai
 import pytest
 from safetensors.torch import load_file, save_file
 
-from duihua.serving.page_files import PAGE_DIRECTORY
 from duihua.text.tokenizer import Tokenizer
 
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
 QUESTIONS = {"en": "What is your name?", "zh": "你好"}
 
 
@@ -94,23 +90,8 @@ def test_a_question_beyond_the_context_is_refused_and_an_unknown_model_named(cli
 # -- the page -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if chromium is None:
-        pytest.skip("no Chromium on this machine (apt install chromium, or set CHROMIUM)")
-    if not (PAGE_DIRECTORY / "index.html").is_file():
-        pytest.skip("the page is not built (python tools/build_page.py)")
-    with (
-        sync_api.sync_playwright() as playwright,
-        closing(playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)) as launched,
-    ):
-        yield launched
-
-
 @pytest.mark.page
+@pytest.mark.usefixtures("built_page")
 @pytest.mark.parametrize(
     ("locale", "question", "words"),
     [

@@ -1,4 +1,4 @@
-"""A scripted model, a tiny real one, and a server on a free port of this machine."""
+"""A scripted model, tiny real ones, and a server on a free port of this machine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,25 @@ import uvicorn
 from duihua.engine.request import TokenEvent
 from duihua.engine.service import EngineBusy
 from duihua.engine.settings import SamplingSettings
+from duihua.engine.translation_model import TranslationModel, model_inputs
 from duihua.errors import GenerationError
 from duihua.models.bundle import ModelCard, save_bundle
 from duihua.models.config import DecoderConfig
 from duihua.models.decoder import Decoder
+from duihua.models.transformer import Transformer
+from duihua.models.transformer_config import TransformerConfig
 from duihua.serving.app import create_app
 from duihua.serving.config import ServingConfig
 from duihua.serving.conversations import ConversationStore
-from duihua.serving.models import Models
+from duihua.serving.models import Models, find_sources, load_model
 from duihua.serving.page_files import PAGE_DIRECTORY
 from duihua.serving.served_model import Prompt, ServedCard, ServedModel
 from duihua.serving.server import listen
 from duihua.text.chat_template import Message
 from duihua.text.tokenizer import Tokenizer
 
+WAYS = {"fr-en": [("fr", "en")], "both": [("zh", "en"), ("en", "zh")]}
+"""Translators of `translating_run`: name -> what each reads and writes."""
 END = 256  # the scripted model's tokens are the bytes 0-255 and this end of a reply
 
 
@@ -155,6 +161,12 @@ def run_server(
     assert not thread.is_alive()
 
 
+def run_server_of(run: Path, directory: Path, **settings: Any) -> AbstractContextManager[Running]:
+    """`run_server` with the models of a run's folder."""
+    config = ServingConfig(slots=2, queue=4)
+    return run_server(directory, *(partial(load_model, source, config) for source in find_sources([run])), **settings)
+
+
 def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
     """Wait for something that another thread brings about."""
     end = time.monotonic() + seconds
@@ -171,6 +183,42 @@ def wait_until() -> Callable[..., None]:
 @pytest.fixture(scope="session")
 def serve() -> Callable[..., Any]:
     return run_server
+
+
+@pytest.fixture(scope="session")
+def serve_run() -> Callable[..., Any]:
+    return run_server_of
+
+
+@pytest.fixture
+def open_page(browser: Any, server: Any) -> Iterator[Callable[..., Any]]:
+    """Opens pages of the module's `server`, each in a fresh profile; at the end no script failed, no policy was violated, no
+    other host was asked. forgiven: part of the words of a problem that the test itself brings about."""
+    from playwright.sync_api import expect
+
+    contexts, problems, hosts = [], [], set()
+
+    def make(language: str = "en-US", path: str = "/", forgiven: str = "", **options: Any) -> Any:
+        def note(problem: str) -> None:
+            if not forgiven or forgiven not in problem:
+                problems.append(problem)
+
+        context = browser.new_context(locale=language, reduced_motion="reduce", **options)
+        context.set_default_timeout(20_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: note(str(error)))
+        page.on("console", lambda m: note(m.text) if m.type in {"error", "warning"} else None)
+        page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+        page.goto(server.address + path)
+        expect(page.locator("form.composer textarea")).to_be_focused()
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert problems == []
+    assert hosts <= {server.address.split("/")[2]}
 
 
 @pytest.fixture(scope="session")
@@ -193,3 +241,21 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run") / "sft"
     save_bundle(directory, network, tokenizer, ModelCard(title="Tiny", stage="sft"))
     return directory
+
+
+@pytest.fixture(scope="session")
+def translating_run(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a chat model and two translators of random weights."""
+    run = tmp_path_factory.mktemp("translating") / "run"
+    run.mkdir()
+    tokenizer = Tokenizer.load(tiny_bundle)
+    for number, (name, directions) in enumerate(WAYS.items()):
+        inputs = model_inputs(tokenizer, directions)
+        shape = TransformerConfig(
+            vocabulary_size=inputs.vocabulary_size, width=16, encoder_layers=1, decoder_layers=1, heads=2,
+            feed_forward_width=16, most_tokens=40, start_id=inputs.start_id, end_id=inputs.end_id, pad_id=inputs.pad_id,
+        )  # fmt: skip
+        model = TranslationModel(Transformer(shape).initialise(number), inputs, directions)
+        model.save(run / name, ModelCard(title=name, stage="translate"))
+    (run / "sft").symlink_to(tiny_bundle)
+    return run

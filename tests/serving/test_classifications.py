@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from duihua.engine.service import EngineBusy
 from duihua.models.bundle import ModelCard, load_bundle
 from duihua.models.classifier import Classifier
 from duihua.models.task_bundle import TaskSettings, save_task_bundle
-from duihua.serving.config import ServingConfig
-from duihua.serving.models import find_sources, load_model
 from duihua.serving.served_classifier import ServedClassifier
 from duihua.text.task_inputs import Task
 
@@ -44,10 +41,8 @@ def run_folder(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def server(serve: Callable[..., Any], run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    config = ServingConfig(slots=2, queue=4)
-    loaders = [partial(load_model, source, config) for source in find_sources([run_folder])]
-    with serve(tmp_path_factory.mktemp("store"), *loaders) as running:
+def server(serve_run: Any, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with serve_run(run_folder, tmp_path_factory.mktemp("store")) as running:
         yield running
 
 
@@ -160,7 +155,7 @@ def test_more_requests_than_may_wait_are_told_to_come_again(run_folder: Path) ->
         with pytest.raises(EngineBusy):
             for _ in range(100):  # until the second thread waits too
                 threading.Event().wait(0.01)
-                if served.waiting == 2:
+                if served.turns.waiting == 2:
                     served.classify([Question(("Hello",))])
     finally:
         held.set()

@@ -163,3 +163,16 @@ def test_replies_answer_users_only(api: httpx.Client) -> None:
     answer = reply(api, c, question)[-1]["message"]
     refused = api.post(f"/conversations/{c}/replies", json={"parent_id": answer["id"], "model": "scripted"})
     assert refused.status_code == 400
+
+
+def test_a_vote_and_a_correction_are_kept_with_the_reply(api: httpx.Client) -> None:
+    c, question = start(api, "hello")
+    done = reply(api, c, question)[-1]["message"]
+    place = f"/conversations/{c}/messages/{done['id']}/judgement"
+    judged = api.put(place, json={"vote": -1, "correction": "Hi!"}).json()
+    assert (judged["details"]["vote"], judged["details"]["correction"]) == (-1, "Hi!")
+    assert judged["details"]["finish_reason"] == done["details"]["finish_reason"], "what was measured stays"
+    assert api.get(f"/conversations/{c}").json()["messages"][1] == judged
+    assert api.put(place, json={}).json()["details"] == done["details"], "taken back"
+    assert api.put(place, json={"vote": 2}).status_code == 400
+    assert api.put(f"/conversations/{c}/messages/{question}/judgement", json={"vote": 1}).status_code == 404

@@ -5,8 +5,6 @@ Skipped, with the reason, where there is no Chromium or the page is not built.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,22 +12,9 @@ from typing import Any
 
 import pytest
 
-from duihua.serving.page_files import PAGE_DIRECTORY
-
-pytestmark = pytest.mark.page
+pytestmark = [pytest.mark.page, pytest.mark.usefixtures("built_page")]
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
-expect.set_options(timeout=20_000)  # how long to wait for what must come: a busy machine is no fault of the page
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 ATTACKS = [
     "<script>window.pwned = 1</script>",
@@ -51,24 +36,6 @@ ATTACKS = [
 ]
 
 
-def chromium() -> str | None:
-    found = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
-    return os.environ.get("CHROMIUM") or found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if chromium() is None:
-        pytest.skip("no Chromium on this machine (apt install chromium, or set CHROMIUM)")
-    if not (PAGE_DIRECTORY / "index.html").is_file():
-        pytest.skip("the page is not built (python tools/build_page.py)")
-    with (
-        sync_api.sync_playwright() as playwright,
-        closing(playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)) as launched,
-    ):
-        yield launched
-
-
 @pytest.fixture(scope="module")
 def models(scripted: Any) -> dict[str, Any]:
     return {name: scripted(name=name) for name in ("base", "sft", "ppo")}
@@ -81,30 +48,11 @@ def server(serve: Callable[..., Any], models: Any, tmp_path_factory: pytest.Temp
         yield running
 
 
-@pytest.fixture
-def open_page(browser: Any, server: Any, models: Any) -> Iterator[Callable[..., Any]]:
-    """A page in a fresh profile; at the end no script failed, no policy was violated, no other host was asked."""
+@pytest.fixture(autouse=True)
+def plain_models(models: dict[str, Any]) -> None:
+    """Every test begins with models that answer at once."""
     for model in models.values():
         model.delay, model.script = 0.0, lambda text: f"You said: {text.splitlines()[-1]}"
-    contexts, problems, hosts = [], [], set()
-
-    def make(language: str = "en-US", path: str = "/", **options: Any) -> Any:
-        context = browser.new_context(locale=language, reduced_motion="reduce", **options)
-        context.set_default_timeout(10_000)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda m: problems.append(m.text) if m.type in {"error", "warning"} else None)
-        page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
-        page.goto(server.address + path)
-        expect(page.locator("form.composer textarea")).to_be_focused()
-        return page
-
-    yield make
-    for context in contexts:
-        context.close()
-    assert [text for text in problems if "status of 507" not in text] == []  # the one that a test brings about
-    assert hosts <= {server.address.split("/")[2]}
 
 
 def field(page: Any) -> Any:
@@ -398,7 +346,7 @@ def test_a_phone_shows_the_menu_on_demand_and_nothing_is_cut_off(open_page: Call
 
 
 def test_a_question_that_could_not_be_sent_is_given_back(open_page: Callable[..., Any]) -> None:
-    page = open_page()
+    page = open_page(forgiven="status of 507")
     page.route(
         "**/api/conversations", lambda route: route.fulfill(status=507, json={"error": {"message": "disk full"}})
     )

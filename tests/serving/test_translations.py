@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,41 +15,18 @@ import pytest
 
 from duihua.engine.beam_settings import BeamSettings
 from duihua.engine.service import EngineBusy
-from duihua.engine.translation_model import TranslationModel, model_inputs
-from duihua.models.bundle import ModelCard
-from duihua.models.transformer import Transformer
-from duihua.models.transformer_config import TransformerConfig
-from duihua.serving.config import ServingConfig
-from duihua.serving.models import find_sources, load_model
+from duihua.engine.translation_model import TranslationModel
 from duihua.serving.served_translator import ServedTranslator
-from duihua.text.tokenizer import Tokenizer
-
-WAYS = {"fr-en": [("fr", "en")], "both": [("zh", "en"), ("en", "zh")]}
 
 
 @pytest.fixture(scope="module")
-def run_folder(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a chat model and two translators of random weights."""
-    run = tmp_path_factory.mktemp("runs") / "run"
-    run.mkdir()
-    tokenizer = Tokenizer.load(tiny_bundle)
-    for number, (name, directions) in enumerate(WAYS.items()):
-        inputs = model_inputs(tokenizer, directions)
-        shape = TransformerConfig(
-            vocabulary_size=inputs.vocabulary_size, width=16, encoder_layers=1, decoder_layers=1, heads=2,
-            feed_forward_width=16, most_tokens=40, start_id=inputs.start_id, end_id=inputs.end_id, pad_id=inputs.pad_id,
-        )  # fmt: skip
-        model = TranslationModel(Transformer(shape).initialise(number), inputs, directions)
-        model.save(run / name, ModelCard(title=name, stage="translate"))
-    (run / "sft").symlink_to(tiny_bundle)
-    return run
+def run_folder(translating_run: Path) -> Path:
+    return translating_run
 
 
 @pytest.fixture(scope="module")
-def server(serve: Callable[..., Any], run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    config = ServingConfig(slots=2, queue=4)
-    loaders = [partial(load_model, source, config) for source in find_sources([run_folder])]
-    with serve(tmp_path_factory.mktemp("store"), *loaders) as running:
+def server(serve_run: Any, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with serve_run(run_folder, tmp_path_factory.mktemp("store")) as running:
         yield running
 
 
@@ -117,10 +96,10 @@ def test_too_many_that_wait_are_turned_away(run_folder: Path) -> None:
     inside, go = threading.Event(), threading.Event()
     right = served._model.translate
 
-    def slow(*arguments: Any) -> Any:
+    def slow(*arguments: Any, **settings: Any) -> Any:
         inside.set()
         go.wait(10)
-        return right(*arguments)
+        return right(*arguments, **settings)
 
     served._model.translate = slow  # type: ignore[method-assign]
     first = threading.Thread(target=served.translate, args=(["Hello"], ("fr", "en"), BeamSettings(beam=1)))
@@ -130,4 +109,64 @@ def test_too_many_that_wait_are_turned_away(run_folder: Path) -> None:
         served.translate(["Hello"], ("fr", "en"), BeamSettings(beam=1))
     go.set()
     first.join()
-    assert served.waiting == 0
+    assert served.turns.waiting == 0
+
+
+def endless(served: ServedTranslator, steps: list[int]) -> None:
+    """Let the served network never end a sentence by itself, so slowly that only a request to stop ends a search soon."""
+    network = served._model.network
+    right = network.step
+
+    def step(ids: Any, state: Any) -> Any:
+        steps.append(len(ids))
+        time.sleep(0.02)
+        logits = right(ids, state)
+        logits[:, network.config.end_id] = -1e9
+        return logits
+
+    network.step = step  # type: ignore[method-assign]
+
+
+def test_a_search_ends_at_the_next_token_when_its_client_has_gone(
+    serve: Callable[..., Any], run_folder: Path, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    """16 batches of 8 sentences; one client hangs up while it waits for its turn, the other during its first batches."""
+    steps: list[int] = []
+    served = ServedTranslator("fr-en", TranslationModel.load(run_folder / "fr-en"), most_waiting=4)
+    endless(served, steps)
+    asked = {"model": "fr-en", "input": ["Hello you"] * 128, "beam": 16}
+    enough = threading.Event()
+    with serve(tmp_path, lambda: served) as running:
+        first = threading.Thread(target=ask_and_leave, args=(running.address, asked, enough.is_set))
+        first.start()
+        wait_until(lambda: bool(steps))
+        second = threading.Thread(
+            target=ask_and_leave, args=(running.address, asked, lambda: served.turns.waiting == 2)
+        )
+        second.start()
+        second.join(20)
+        wait_until(lambda: served.turns.waiting == 1)
+        enough.set()
+        wait_until(lambda: served.turns.waiting == 0)
+        first.join(20)
+        made = len(steps)
+        with httpx.Client(base_url=running.address) as client:  # control: who waits gets the whole search
+            answer = client.post(
+                "/v1/translations", json={"model": "fr-en", "input": "Hello you", "beam": 16}, timeout=60
+            )
+        assert answer.status_code == 200
+        whole = len(steps) - made
+        assert whole > 5 and made < 16 * whole
+    assert all(rows == 16 for rows in steps[made:]) and steps[0] == 8 * 16
+
+
+def ask_and_leave(address: str, body: dict[str, Any], leave: Callable[[], bool]) -> None:
+    """Post, and hang up as soon as `leave` holds."""
+    host, port = address.removeprefix("http://").split(":")
+    content = json.dumps(body).encode()
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /v1/translations HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+        end = time.monotonic() + 20
+        while not leave() and time.monotonic() < end:
+            time.sleep(0.005)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from duihua.errors import BundleError, DataError
 from duihua.text.chat_template import ChatTemplate, Message
-from duihua.text.tokenizer import IM_END, IM_START, SPECIAL_TOKENS, Tokenizer
+from duihua.text.chatml import IM_END, IM_START, SPECIAL_TOKENS
+from duihua.text.tokenizer import Tokenizer
 
 # A template of another model: thoughts are cut out of earlier replies, and the last reply always shows one.
 THINKING = """{%- if messages[0].role != 'user' and messages[0].role != 'system' %}

@@ -11,7 +11,8 @@ import pytest
 
 from duihua.errors import BundleError
 from duihua.text.chat_template import ChatTemplate, Message
-from duihua.text.tokenizer import AbsentTokenizer, Tokenizer, chatml
+from duihua.text.chatml import chatml
+from duihua.text.tokenizer import AbsentTokenizer, Tokenizer
 
 transformers = pytest.importorskip("transformers")
 

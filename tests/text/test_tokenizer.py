@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duihua.errors import BundleError, ConfigError
-from duihua.text.tokenizer import SPECIAL_TOKENS, Tokenizer, chatml
+from duihua.text.chatml import SPECIAL_TOKENS, chatml
+from duihua.text.tokenizer import Tokenizer
 
 from_everywhere = st.text(max_size=60)
 

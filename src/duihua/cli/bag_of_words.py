@@ -4,7 +4,7 @@
     duihua bag_of_words runs/bag --predict texts.txt
     duihua bag_of_words --search "printer driver" --documents posts.jsonl
 
-The first form is the stage like every other (`cli/stage.py`). A search without a model weighs words by the documents
+`--predict` and `--search` make the second form (`cli/two_forms.py`). A search without a model weighs words by the documents
 themselves; with one, by what it was trained on.
 """
 
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from duihua import console
-from duihua.cli import stage
 from duihua.cli.arguments import Parser
+from duihua.cli.two_forms import train_or_ask
 from duihua.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -35,25 +35,21 @@ input, read like .txt, or like .jsonl with --form jsonl."""
 
 def main(argv: Sequence[str]) -> int:
     """Train, predict or search; returns 0. Raises DuihuaError."""
-    if any(word.partition("=")[0] in ("--predict", "--search") for word in argv):
-        return ask(argv)
-    if argv and not argv[0].startswith("-"):
-        raise ConfigError(
-            "a model that is there can be asked",
-            where=f"duihua bag_of_words {argv[0]}",
-            remedy="Add --predict FILE, or --search QUERY --documents FILE; to train, write --output DIR",
-        )
-    if "--help" in argv or "-h" in argv:
-        console.say(
-            "To ask one: duihua bag_of_words MODEL --predict FILE; to search texts: duihua bag_of_words --search"
-        )
-        console.say("QUERY --documents FILE (--search --help explains both). To train one:")
-    return stage.main(["bag_of_words", *argv])
+    return train_or_ask(
+        "bag_of_words",
+        argv,
+        flags=("--predict", "--search"),
+        ask=ask,
+        bare="a model that is there can be asked",
+        remedy="Add --predict FILE, or --search QUERY --documents FILE; to train, write --output DIR",
+        explained="To ask one: duihua bag_of_words MODEL --predict FILE; to search texts: duihua bag_of_words --search\n"
+        "QUERY --documents FILE (--search --help explains both). To train one:",
+    )
 
 
 def ask(argv: Sequence[str]) -> int:
     """`duihua bag_of_words MODEL --predict FILE` and `--search QUERY --documents FILE`."""
-    arguments = _parser().parse_args(_prepared(argv))
+    arguments = _parser().parse_args(argv)
     with console.json_output(arguments.json):
         if arguments.predict is not None:
             if arguments.search is not None or not arguments.model:
@@ -143,19 +139,6 @@ def _texts(arguments: argparse.Namespace, file: str) -> list[str]:
 
     columns = (arguments.column,) if arguments.column else ()
     return [question.texts[0] for question, _ in read_questions(file, "classification", columns, arguments.form)]
-
-
-def _prepared(argv: Sequence[str]) -> list[str]:
-    """`--predict -` as `--predict=-`, which argparse would take for a flag; `--search --help` as `--help`."""
-    words = list(argv)
-    if "--help" in words or "-h" in words:
-        return ["--help"]
-    for flag in ("--predict", "--documents"):
-        if flag in words:
-            place = words.index(flag)
-            if words[place + 1 : place + 2] == ["-"]:
-                words[place : place + 2] = [f"{flag}=-"]
-    return words
 
 
 def _parser() -> argparse.ArgumentParser:

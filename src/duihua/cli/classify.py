@@ -3,7 +3,7 @@
     duihua classify --input policy=runs/quickstart/pretrain --output runs/reviews --source.name reviews-zh
     duihua classify runs/reviews --predict texts.txt
 
-The first form is the stage like every other (`cli/stage.py`); `--predict` makes the second.
+`--predict` makes the second form (`cli/two_forms.py`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from duihua import console
-from duihua.cli import stage
 from duihua.cli.arguments import Parser
-from duihua.errors import ConfigError
+from duihua.cli.two_forms import train_or_ask
 
 if TYPE_CHECKING:
     from duihua.engine.classifier_model import ClassifierModel, Prediction
@@ -36,23 +35,21 @@ sentence1 and sentence2 or premise and hypothesis; for choices context and optio
 
 def main(argv: Sequence[str]) -> int:
     """Train or predict; returns 0. Raises DuihuaError."""
-    if any(word == "--predict" or word.startswith("--predict=") for word in argv):
-        return predict(argv)
-    if argv and not argv[0].startswith("-"):
-        raise ConfigError(
-            "a model to ask needs a file of questions",
-            where=f"duihua classify {argv[0]}",
-            remedy="Add --predict FILE; to train, write --input policy=DIR --output DIR",
-        )
-    if "--help" in argv or "-h" in argv:
-        console.say("To ask a classifier: duihua classify MODEL --predict FILE (--predict --help explains it).")
-        console.say("To train one:")
-    return stage.main(["classify", *argv])
+    return train_or_ask(
+        "classify",
+        argv,
+        flags=("--predict",),
+        ask=predict,
+        bare="a model to ask needs a file of questions",
+        remedy="Add --predict FILE; to train, write --input policy=DIR --output DIR",
+        explained="To ask a classifier: duihua classify MODEL --predict FILE (--predict --help explains it).\n"
+        "To train one:",
+    )
 
 
 def predict(argv: Sequence[str]) -> int:
     """`duihua classify MODEL --predict FILE`."""
-    arguments = _parser().parse_args(_with_file(argv))
+    arguments = _parser().parse_args(argv)
     with console.json_output(arguments.json):
         from duihua.cli.questions import read_questions
         from duihua.engine.classifier_model import ClassifierModel
@@ -103,18 +100,6 @@ def _outcome(directory: str, model: ClassifierModel, answers: Sequence[Predictio
             for answer in answers
         ],
     }
-
-
-def _with_file(argv: Sequence[str]) -> list[str]:
-    """`--predict -` as `--predict=-`, which argparse would take for a flag; `--predict --help` as `--help`."""
-    words = list(argv)
-    if "--help" in words or "-h" in words:
-        return ["--help"]
-    if "--predict" in words:
-        place = words.index("--predict")
-        if words[place + 1 : place + 2] == ["-"]:
-            words[place : place + 2] = ["--predict=-"]
-    return words
 
 
 def _parser() -> argparse.ArgumentParser:

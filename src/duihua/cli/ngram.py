@@ -3,8 +3,7 @@
     duihua ngram --output runs/trigram --order 3 --sources.0.name wiki
     duihua ngram runs/trigram --generate "the city of" --samples 3
 
-The first form is the stage like every other (`cli/stage.py`); `--generate` makes the second. The perplexity of any text is
-measured by `duihua evaluate perplexity`.
+`--generate` makes the second form (`cli/two_forms.py`). The perplexity of any text is measured by `duihua evaluate perplexity`.
 """
 
 from __future__ import annotations
@@ -13,31 +12,28 @@ import argparse
 from collections.abc import Sequence
 
 from duihua import console
-from duihua.cli import stage
 from duihua.cli.arguments import Parser
+from duihua.cli.two_forms import train_or_ask
 from duihua.errors import ConfigError
 
 
 def main(argv: Sequence[str]) -> int:
     """Count or write; returns 0. Raises DuihuaError."""
-    if any(word == "--generate" or word.startswith("--generate=") for word in argv):
-        return generate(argv)
-    if argv and not argv[0].startswith("-"):
-        raise ConfigError(
-            "a model that is there can write",
-            where=f"duihua ngram {argv[0]}",
-            remedy="Add --generate [PROMPT]; to count text, write --output DIR",
-        )
-    if "--help" in argv or "-h" in argv:
-        console.say("To let a model write: duihua ngram MODEL --generate [PROMPT] (--generate --help explains it).")
-        console.say("To count text:")
-    return stage.main(["ngram", *argv])
+    return train_or_ask(
+        "ngram",
+        argv,
+        flags=("--generate",),
+        ask=generate,
+        bare="a model that is there can write",
+        remedy="Add --generate [PROMPT]; to count text, write --output DIR",
+        explained="To let a model write: duihua ngram MODEL --generate [PROMPT] (--generate --help explains it).\n"
+        "To count text:",
+    )
 
 
 def generate(argv: Sequence[str]) -> int:
     """`duihua ngram MODEL --generate [PROMPT]`."""
-    words = ["--help"] if "--help" in argv or "-h" in argv else list(argv)
-    arguments = _parser().parse_args(words)
+    arguments = _parser().parse_args(argv)
     if arguments.tokens < 1 or arguments.samples < 1 or arguments.temperature < 0:
         raise ConfigError("--tokens and --samples must be at least 1, --temperature at least 0", where="duihua ngram")
     with console.json_output(arguments.json):

@@ -5,10 +5,7 @@ requests that ended leave and waiting ones enter, so that a short reply never wa
 
     drop what was cancelled -> fill free slots (one forward over the new prompts) -> one forward for a token of everyone
 
-The running requests always stand in slots 0..n-1: when one leaves, the last takes its slot (one copy in the cache),
-and the forward reads the cache in place instead of gathering rows at every token and layer. Prompts of different
-lengths are filled together, padded on the right; the pads write to the place of the reply's first token, which the
-cache's rule (a query sees positions up to its own) hides until that token overwrites it.
+Here is the queue and what callers see; the batch that a step moves on is `running_batch.py`.
 
 The same class serves PPO's rollouts: the network is the one being trained, dropout is off inside and the training mode
 is put back after. Keys of an old policy must never meet a new one, so prompts are found again in the cache
@@ -23,12 +20,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import Tensor
 
 from duihua.engine.request import Completion, Request, TokenEvent
-from duihua.engine.sampling import SamplingBatch, fresh_seed, sample_seed
+from duihua.engine.running_batch import RunningBatch
+from duihua.engine.sampling import fresh_seed, sample_seed
 from duihua.engine.settings import SamplingSettings
-from duihua.engine.slot_cache import SlotCache
 from duihua.errors import GenerationError
 from duihua.models.decoder import Decoder
 from duihua.text.text_stream import TextStream
@@ -62,13 +58,10 @@ class Engine:
         self.tokenizer = tokenizer
         self.slots = slots
         self.context = min(context or network.config.context, network.config.context)
-        self.prefill_tokens = prefill_tokens
         self.compute_dtype = compute_dtype
-        self._memory = SlotCache(network, slots, self.context, reuse_prefix)
+        self._batch = RunningBatch(network, slots, self.context, prefill_tokens, reuse_prefix)
         self._arrived: deque[Request] = deque()  # put in by any thread, taken out under the lock
         self._waiting: deque[Request] = deque()
-        self._active: list[Request] = []  # the request at index i has slot i
-        self._sampler: SamplingBatch | None = None
         self._lock = threading.Lock()  # whoever steps; a step never begins within a step
 
     # -- what callers use -----------------------------------------------------------------------------------------
@@ -141,7 +134,7 @@ class Engine:
     @property
     def active(self) -> int:
         """Replies that hold a slot."""
-        return len(self._active)
+        return len(self._batch.requests)
 
     @property
     def waiting(self) -> int:
@@ -151,8 +144,8 @@ class Engine:
     def release_memory(self) -> None:
         """Give the cache back; it is made again when needed. Nothing may be running."""
         with self._lock:
-            assert not self._active
-            self._memory.release()
+            assert not self._batch.requests
+            self._batch.memory.release()
 
     # -- one request at a time ------------------------------------------------------------------------------------
 
@@ -207,7 +200,7 @@ class Engine:
         """End whatever runs or waits."""
         with self._lock:
             self._take_arrivals()
-            for request in [*self._active, *self._waiting]:
+            for request in [*self._batch.requests, *self._waiting]:
                 request.cancelled = True
             self._drop_cancelled()
 
@@ -219,79 +212,19 @@ class Engine:
         with self._lock, self._evaluating(), torch.inference_mode(), self._autocast():
             try:
                 self._drop_cancelled()
-                self._check_placement()
-                self._prefill()
-                self._decode()
+                self._batch.check_placement()
+                self._batch.fill(self._waiting)
+                self._batch.decode()
             except BaseException as error:
                 self._take_arrivals()
-                for request in [*self._active, *self._waiting]:
+                for request in [*self._batch.requests, *self._waiting]:
                     request.end("error" if isinstance(error, Exception) else "cancelled", error)
-                self._active.clear()
+                self._batch.clear()
                 self._waiting.clear()
-                self._memory.forget()
-                self._sampler = None
                 raise
-            return bool(self._active or self.waiting)
+            return bool(self.active or self.waiting)
 
     # -- inside a step --------------------------------------------------------------------------------------------
-
-    def _prefill(self) -> None:
-        """Give free slots to waiting requests, compute their prompts in one forward, and draw their first tokens."""
-        if self._waiting:
-            self._memory.forget_old_weights()
-        fresh: list[Request] = []
-        longest, first = 0, len(self._active)
-        while self._waiting and first + len(fresh) < self.slots:
-            longest = max(longest, len(self._waiting[0].prompt))
-            if fresh and longest * (len(fresh) + 1) > self.prefill_tokens:
-                break
-            request = self._waiting.popleft()
-            self._active.append(request)
-            fresh.append(request)
-            request.reused = self._memory.take(len(self._active) - 1, request.prompt)
-        if not fresh:
-            return
-        lengths = [len(request.prompt) for request in fresh]
-        starts = [request.reused for request in fresh]
-        width = max(length - start for length, start in zip(lengths, starts, strict=True))
-        ids_bt = [r.prompt[r.reused :] + [0] * (width - len(r.prompt) + r.reused) for r in fresh]
-        positions_bt = [
-            [*range(start, length), *[length] * (width - length + start)]
-            for start, length in zip(starts, lengths, strict=True)
-        ]
-        cache = self._memory.room_for(max(lengths) + 1)
-        last_b = self._tensor([length - start - 1 for length, start in zip(lengths, starts, strict=True)])
-        rows_b = None if first == 0 else self._tensor(list(range(first, first + len(fresh))))
-        hidden_btd = self.network.hidden(
-            self._tensor(ids_bt), positions_bt=self._tensor(positions_bt), cache=cache, rows_b=rows_b
-        )
-        logits_bv = self.network.logits(hidden_btd[torch.arange(len(fresh), device=last_b.device), last_b])
-        sampler = SamplingBatch([r.row() for r in fresh], logits_bv.shape[-1], logits_bv.device)
-        self._sampler = None
-        self._accept(fresh, first, sampler, logits_bv)
-
-    def _decode(self) -> None:
-        """One token more for every running request, in one forward."""
-        if not self._active:
-            return
-        tokens_bt = self._tensor([[request.ids[-1]] for request in self._active])
-        positions = [[len(request.prompt) + len(request.ids) - 1] for request in self._active]
-        cache = self._memory.room_for(max(position for (position,) in positions) + 1)
-        logits_bv = self.network(tokens_bt, positions_bt=self._tensor(positions), cache=cache)[:, -1]
-        if self._sampler is None:
-            rows = [request.row() for request in self._active]
-            self._sampler = SamplingBatch(rows, logits_bv.shape[-1], logits_bv.device)
-        self._accept(list(self._active), 0, self._sampler, logits_bv)
-
-    def _accept(self, requests: list[Request], first: int, sampler: SamplingBatch, logits_bv: Tensor) -> None:
-        """Draw a token for `requests`, in the slots from `first` on, and free the slots of those that end."""
-        drawn = sampler.sample(logits_bv)
-        tops = drawn.top or [[]] * len(requests)
-        for request, token, logprob, top in zip(requests, drawn.tokens, drawn.logprobs, tops, strict=True):
-            request.take(token, logprob, top)
-        for index in reversed(range(len(requests))):
-            if requests[index].finish_reason is not None:
-                self._free(first + index)
 
     def _take_arrivals(self) -> None:
         while self._arrived:
@@ -300,31 +233,10 @@ class Engine:
     @torch.inference_mode()  # the cache was made in this mode, and may be called from outside of a step
     def _drop_cancelled(self) -> None:
         self._take_arrivals()
-        for index in reversed(range(len(self._active))):
-            if self._active[index].cancelled:
-                self._active[index].end("cancelled")
-                self._free(index)
+        self._batch.drop_cancelled()
         for request in [request for request in self._waiting if request.cancelled]:
             self._waiting.remove(request)
             request.end("cancelled")
-
-    def _free(self, slot: int) -> None:
-        """Take the request out of its slot; the last running one moves there."""
-        request, last = self._active[slot], len(self._active) - 1
-        self._memory.free(slot, last, (request.prompt + request.ids)[:-1])  # the last token's keys were never needed
-        self._active[slot] = self._active[last]
-        self._active.pop()
-        self._sampler = None
-
-    def _check_placement(self) -> None:
-        """Drop a cache that the network has left behind by moving to another device or type."""
-        if self._memory.left_behind():
-            if self._active:
-                raise GenerationError("the network was moved while it was writing", remedy="Let its replies end first")
-            self._memory.release()
-
-    def _tensor(self, values: list[int] | list[list[int]]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self.network.embedding.weight.device)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.compute_dtype is None:

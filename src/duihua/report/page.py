@@ -1,22 +1,19 @@
 """report.html: one run on one page that opens anywhere, without a network, in English and Chinese.
 
-Why one file with everything inside: it is mailed, archived and printed, and must read the same in ten years. A content
-security policy in the page itself forbids every request and every script but ours (by its hash), so that text written by
-a model stays text even if an escape were forgotten. Without scripts the page reads in English.
+Why one file with everything inside (`document.py`): it is mailed, archived and printed, and must read the same in ten years.
+Without scripts the page reads in English.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 
 from markupsafe import Markup, escape
 
 from duihua.files import write_atomic
-from duihua.report.components import joined, stage_name, t, visible
+from duihua.report.components import joined, stage_name, t
+from duihua.report.document import document
 from duihua.report.run_record import RunRecord, read_run
 from duihua.report.sections import (
     alignment,
@@ -27,6 +24,7 @@ from duihua.report.sections import (
     facts,
     language,
     overview,
+    recurrent,
     replies,
     tokens,
 )
@@ -41,6 +39,7 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("tokens", tokens.tokens),
     ("language", language.language),
     ("ngram", counts.ngram),
+    ("recurrent", recurrent.recurrent),
     ("reward", alignment.reward_model),
     ("ppo", alignment.ppo),
     ("classify", classification.classify),
@@ -52,22 +51,7 @@ SECTIONS: tuple[tuple[str, Section], ...] = (
     ("glossary", facts.glossary),
 )
 
-PAGE = Markup("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src '{script_hash}'; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{name} · Duihua 对话</title>
-<style>{style}</style>
-<script>{script}</script>
-</head>
-<body>
-<header class="top"><div class="inner"><span class="brand">Duihua <span lang="zh-CN">对话</span></span>
-<div class="switch" role="group" aria-label="Language 语言"><button type="button" data-language="en" lang="en">English</button><button type="button" data-language="zh" lang="zh-CN">中文</button></div></div></header>
-<div class="frame">
+CONTENT = Markup("""<div class="frame">
 <nav aria-label="Contents 目录"><ol>{contents}</ol></nav>
 <main>
 <div class="title"><span class="kicker">{kicker}</span><h1>{name}</h1><p class="facts">{facts}</p>{partial}</div>
@@ -75,9 +59,7 @@ PAGE = Markup("""<!doctype html>
 <footer class="end">{footer}</footer>
 </main>
 </div>
-</body>
-</html>
-""")  # noqa: E501 - HTML lines
+""")
 
 
 def write_report(run_directory: Path) -> Path:
@@ -91,7 +73,6 @@ def write_report(run_directory: Path) -> Path:
 
 def render(record: RunRecord) -> str:
     """The page of a run that has been read."""
-    script, style = _asset("report.js"), _asset("report.css")
     built = [(name, body) for name, section in SECTIONS if (body := section(record)) is not None]
     contents = joined(Markup('<li><a href="#{}">{}</a></li>').format(name, t(f"{name}.title")) for name, _ in built)
     body = joined(
@@ -100,21 +81,16 @@ def render(record: RunRecord) -> str:
         )
         for name, inner in built
     )
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    return visible(
-        PAGE.format(
-            script_hash=f"sha256-{digest}",
-            name=record.name,
-            style=Markup(style),
-            script=Markup(script),
-            contents=contents,
-            kicker=t("page.kicker"),
-            facts=_facts(record),
-            partial=_partial(record),
-            body=body,
-            footer=t("page.footer", version=__version__),
-        )
+    content = CONTENT.format(
+        contents=contents,
+        kicker=t("page.kicker"),
+        name=record.name,
+        facts=_facts(record),
+        partial=_partial(record),
+        body=body,
+        footer=t("page.footer", version=__version__),
     )
+    return document(record.name, content)
 
 
 def _facts(record: RunRecord) -> Markup:
@@ -130,7 +106,3 @@ def _partial(record: RunRecord) -> Markup:
         return Markup("")
     stages = Markup(", ").join(stage_name(stage) for stage in missing)
     return Markup('<p class="partial">{}</p>').format(t("page.partial", stages=stages))
-
-
-def _asset(name: str) -> str:
-    return resources.files("duihua.report").joinpath("assets", name).read_text(encoding="utf-8")

@@ -6,57 +6,30 @@ neighbours; what a token is, unknown or a part of a character, is written.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
 from markupsafe import Markup, escape
 
-from duihua.report.components import joined, note, number, t, table, visible
+from duihua.report.components import joined, note, number, t, table
+from duihua.report.document import document
 from duihua.text import token_view
 from duihua.version import __version__
 
-PAGE = Markup("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src '{script_hash}'; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>Tokens 词元 · Duihua 对话</title>
-<style>{style}</style>
-<script>{script}</script>
-</head>
-<body>
-<header class="top"><div class="inner"><span class="brand">Duihua <span lang="zh-CN">对话</span></span>
-<div class="switch" role="group" aria-label="Language 语言"><button type="button" data-language="en" lang="en">English</button><button type="button" data-language="zh" lang="zh-CN">中文</button></div></div></header>
-<main class="alone">
+CONTENT = Markup("""<main class="alone">
 <h1>{title}</h1>
 {body}
 <footer class="end">{footer}</footer>
 </main>
-</body>
-</html>
-""")  # noqa: E501 - HTML lines
+""")
 
 
 def token_page(view: Mapping[str, Any]) -> str:
     """The whole page of a view."""
-    folder = resources.files("duihua.report").joinpath("assets")
-    script, style = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-    html = PAGE.format(
-        script_hash=f"sha256-{digest}",
-        style=Markup(style),
-        script=Markup(script),
-        title=t("tokens.title"),
-        body=token_fragment(view),
-        footer=t("page.footer", version=__version__),
+    content = CONTENT.format(
+        title=t("tokens.title"), body=token_fragment(view), footer=t("page.footer", version=__version__)
     )
-    return visible(html)
+    return document("Tokens 词元", content)
 
 
 def token_fragment(view: Mapping[str, Any]) -> Markup:

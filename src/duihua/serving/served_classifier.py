@@ -1,19 +1,16 @@
-"""A classifier behind the API: one request at a time, and only so many that wait.
-
-Why no engine and no queue of slots as for text: an answer is one forward pass over all that a request holds, over in
-milliseconds, so that a lock is enough. The limit on those who wait keeps a flood from filling the server's threads.
+"""A classifier behind the API: an answer is one forward pass over all that a request holds, over in milliseconds, so that
+requests take turns (`turns.py`).
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from duihua.engine.service import EngineBusy
 from duihua.errors import DataError
+from duihua.serving.turns import Turns
 from duihua.text.task_inputs import Task
 
 if TYPE_CHECKING:
@@ -33,11 +30,11 @@ class ClassifierCard:
 
 
 class ServedClassifier:
-    """A classifier bundle and its card. May be called from any thread. waiting: requests now, the one answered included."""
+    """A classifier bundle and its card. May be called from any thread."""
 
     def __init__(self, name: str, model: ClassifierModel, most_waiting: int) -> None:
-        self._model, self._most = model, most_waiting
-        self._work, self._count, self.waiting = threading.Lock(), threading.Lock(), 0
+        self._model = model
+        self.turns = Turns(name, most_waiting)
         classifier = model.bundle.classifier
         self.card = ClassifierCard(
             name=name,
@@ -50,19 +47,11 @@ class ServedClassifier:
     def classify(self, questions: Sequence[Question]) -> list[Prediction]:
         """Answer in the order of the questions. Raises DataError naming the question that is not of the task's form, and
         EngineBusy when too many wait already."""
-        with self._count:
-            if self.waiting > self._most:
-                raise EngineBusy(f"{self._most} requests wait for {self.card.name} already")
-            self.waiting += 1
-        try:
-            with self._work:
-                inputs = []
-                for number, question in enumerate(questions):
-                    try:
-                        inputs.append(self._model.encode(question))
-                    except DataError as error:
-                        raise DataError(error.problem, where=f"input.{number}", remedy=error.remedy) from error
-                return self._model.predict(inputs)
-        finally:
-            with self._count:
-                self.waiting -= 1
+        with self.turns.take():
+            inputs = []
+            for number, question in enumerate(questions):
+                try:
+                    inputs.append(self._model.encode(question))
+                except DataError as error:
+                    raise DataError(error.problem, where=f"input.{number}", remedy=error.remedy) from error
+            return self._model.predict(inputs)

@@ -1,18 +1,16 @@
-"""A translator behind the API: one request at a time, and only so many that wait.
-
-As for classifiers (`served_classifier.py`), a lock is enough: a request is searched for as one batch, over in well under a
-second for a few sentences, and the limit on those who wait keeps a flood from filling the server's threads.
+"""A translator behind the API: a request is searched for as one batch, over in well under a second for a few sentences, so
+that requests take turns (`turns.py`).
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from duihua.engine.service import EngineBusy
+from duihua.engine.beam_search import never
+from duihua.serving.turns import Turns
 
 if TYPE_CHECKING:
     from duihua.engine.beam_settings import BeamSettings
@@ -31,11 +29,11 @@ class TranslatorCard:
 
 
 class ServedTranslator:
-    """A translator and its card. May be called from any thread. waiting: requests now, the one answered included."""
+    """A translator and its card. May be called from any thread."""
 
     def __init__(self, name: str, model: TranslationModel, most_waiting: int) -> None:
-        self._model, self._most = model, most_waiting
-        self._work, self._count, self.waiting = threading.Lock(), threading.Lock(), 0
+        self._model = model
+        self.turns = Turns(name, most_waiting)
         network = model.network
         self.card = TranslatorCard(
             name=name,
@@ -53,16 +51,10 @@ class ServedTranslator:
         return sum(len(ids) for ids, _ in self._model.encode(texts, direction))
 
     def translate(
-        self, texts: Sequence[str], direction: tuple[str, str], settings: BeamSettings
+        self, texts: Sequence[str], direction: tuple[str, str], settings: BeamSettings, stop: Callable[[], bool] = never
     ) -> list[list[Translation]]:
-        """Answer in the order of the texts. Raises EngineBusy when too many wait already."""
-        with self._count:
-            if self.waiting > self._most:
-                raise EngineBusy(f"{self._most} requests wait for {self.card.name} already")
-            self.waiting += 1
-        try:
-            with self._work:
-                return self._model.translate(texts, direction, settings)
-        finally:
-            with self._count:
-                self.waiting -= 1
+        """Answer in the order of the texts. stop: whether nobody waits for the answer any more; asked while others are answered
+        and at each step of the search. Raises EngineBusy when too many wait already, GivenUp or SearchStoppedError where
+        `stop` says so."""
+        with self.turns.take(stop):
+            return self._model.translate(texts, direction, settings, stop=stop)

@@ -14,12 +14,12 @@ from duihua import console
 from duihua.data.records import Labelled, hash_order
 from duihua.data.source import open_source
 from duihua.errors import DataError
-from duihua.evaluation.classification import majority_baseline, over_seeds, score
 from duihua.models.counts.bag import BagOfWords
 from duihua.models.counts.bag_bundle import save_bag
 from duihua.models.counts.bag_classifier import BagClassifier
 from duihua.models.model_card import ModelCard
 from duihua.stages import class_tables
+from duihua.stages.class_scores import score_seeds
 from duihua.stages.configs.bag_of_words import BagOfWordsConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.left_out import say_left_out
@@ -66,8 +66,7 @@ def run(config: BagOfWordsConfig, context: StageContext) -> StageResult:
         answers.append(classifier.predict(bag.vectors(_text(record) for record in tested)))
         if number == 0:
             kept = bag, classifier
-    scores = [score(truth, answer, classes, positive) for answer in answers]
-    baseline = majority_baseline([label_name(record) for record in records], truth, classes, positive)
+    scores = score_seeds(truth, answers, classes, positive, [label_name(record) for record in records], context.seed)
     bag, classifier = kept
     metrics: dict[str, Any] = {
         "task": "classification",
@@ -79,14 +78,7 @@ def run(config: BagOfWordsConfig, context: StageContext) -> StageResult:
         "examples": {"train": label_counts(records), "heldout": label_counts(tested)},
         "trained_on": min(config.limit or len(records), len(records)),
         "left_out": left_out,
-        **scores[0].to_dict(),
-        "baseline": baseline.to_dict(),
-        "seeds": [
-            {"seed": context.seed + number, "accuracy": found.accuracy.value, "f1": found.f1}
-            | {"macro_f1": found.macro_f1, "matthews": found.matthews}
-            for number, found in enumerate(scores)
-        ],
-        "over_seeds": over_seeds(scores) if len(scores) > 1 else None,
+        **scores.metrics(),
         "telling_words": classifier.telling_words(bag.vocabulary.words),
         "mistakes": mistakes(tested, answers[0]),
         "terms": source_terms([source]),
@@ -101,10 +93,7 @@ def run(config: BagOfWordsConfig, context: StageContext) -> StageResult:
         description=f"Classifies texts by their words alone, learnt from {source.name}. Ask it with "
         "`duihua bag_of_words DIR --predict FILE`.",
         terms=metrics["terms"],
-        metrics={
-            "held-out accuracy": scores[0].accuracy.to_dict(),
-            "accuracy of the most frequent class": baseline.accuracy.value,
-        },
+        metrics=scores.card(),
     )
     save_bag(context.directory, bag, classifier, config.classifier, card)
     result = StageResult(context.directory, metrics)

@@ -25,13 +25,14 @@ from torch.nn import functional as F
 
 from duihua.data.source import open_source
 from duihua.errors import ConfigError
-from duihua.evaluation.classification import ClassificationScore, majority_baseline, over_seeds, score
+from duihua.evaluation.classification import ClassificationScore, score
 from duihua.files import write_json
 from duihua.models.bundle import ModelCard, load_bundle, merge_terms
 from duihua.models.classifier import Classifier, class_probabilities
 from duihua.models.decoder import Decoder, parameter_count
 from duihua.models.task_bundle import TaskSettings, save_task_bundle
 from duihua.stages import class_tables
+from duihua.stages.class_scores import score_seeds
 from duihua.stages.configs.classify import ClassifyConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.left_out import say_left_out
@@ -148,8 +149,8 @@ def run(config: ClassifyConfig, context: StageContext) -> StageResult:
         answers.append(predictions(classifier, data, config, context))
         if number == 0:
             kept, first = classifier, trained
-    scores = [score(data.truth, answer, data.labels, positive) for answer in answers]
-    baseline = majority_baseline([label_name(record) for record in records], data.truth, data.labels, positive)
+    trained_on = [label_name(record) for record in records]
+    scores = score_seeds(data.truth, answers, data.labels, positive, trained_on, context.seed)
     write_json(context.directory / PREDICTIONS_FILE, {"truth": data.truth, "predicted": answers})
     terms = merge_terms(start.terms, source_terms([source]))
     metrics: dict[str, Any] = {
@@ -164,15 +165,9 @@ def run(config: ClassifyConfig, context: StageContext) -> StageResult:
         "steps": first.steps,
         "tokens": first.tokens,
         "loss": first.loss,
+        "skipped_steps": first.skipped_steps,
         **{name: first.last_metrics[name] for name in ("class_loss", "language_loss") if name in first.last_metrics},
-        **scores[0].to_dict(),
-        "baseline": baseline.to_dict(),
-        "seeds": [
-            {"seed": context.seed + number, "accuracy": found.accuracy.value, "f1": found.f1}
-            | {"macro_f1": found.macro_f1, "matthews": found.matthews}
-            for number, found in enumerate(scores)
-        ],
-        "over_seeds": over_seeds(scores) if len(scores) > 1 else None,
+        **scores.metrics(),
         "mistakes": mistakes(tested, answers[0]),
         "terms": [dict(row) for row in terms],
         "tokens_per_second": first.tokens_per_second,
@@ -187,10 +182,7 @@ def run(config: ClassifyConfig, context: StageContext) -> StageResult:
         f"{config.auxiliary_weight:g}. Ask it with `duihua classify DIR --predict FILE`; what other programs "
         "read here is its trunk, a language model.",
         terms=terms,
-        metrics={
-            "held-out accuracy": scores[0].accuracy.to_dict(),
-            "accuracy of the most frequent class": baseline.accuracy.value,
-        },
+        metrics=scores.card(),
     )
     save_task_bundle(context.directory, kept, start.tokenizer, card, settings)
     result = StageResult(context.directory, metrics)

@@ -34,7 +34,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from duihua.errors import BundleError, DataError
-from duihua.text.tokenizer import IM_END, IM_START, Tokenizer, chatml
+from duihua.text.chatml import IM_END, IM_START, chatml
+from duihua.text.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant")
 

@@ -24,47 +24,27 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 from duihua.errors import BundleError, ConfigError, DuihuaError
-from duihua.files import read_json, sha256_json, write_atomic, write_json
+from duihua.files import sha256_json, write_atomic, write_json
+from duihua.text.byte_alphabet import bytes_of_name
 from duihua.text.byte_spans import offset_spans, spans_of_bytes
+from duihua.text.chatml import END_OF_TEXT, IM_END, IM_START, PAD, SPECIAL_TOKENS, chatml
 from duihua.text.gpt2_vocabulary import VOCABULARY_FILE, is_gpt2_vocabulary, read_gpt2_vocabulary
+from duihua.text.tokenizer_files import (
+    is_byte_level,
+    own_config,
+    read_chat_template,
+    read_optional,
+    read_stop_ids,
+)
 from duihua.text.vocabulary import Span
 
-END_OF_TEXT, IM_START, IM_END, PAD = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"
-SPECIAL_TOKENS = (END_OF_TEXT, IM_START, IM_END, PAD)
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 
 # Qwen2's pattern, from its tokenizer.json: contractions; a word with one leading mark; digits; runs of marks; spaces.
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-
-
-def chatml(start: str = IM_START, end: str = IM_END) -> str:
-    """The ChatML template as jinja source: one turn is <|im_start|>role, newline, trimmed content, <|im_end|>, newline.
-
-    start, end: the control tokens around a turn, for a tokenizer that has others.
-    """
-    start, end = (token.replace("\\", "\\\\").replace("'", "\\'") for token in (start, end))
-    return (
-        "{%- for message in messages %}"
-        "{{- '" + start + "' + message['role'] + '\\n' + message['content'] | trim + '" + end + "\\n' }}"
-        "{%- endfor %}"
-        "{%- if add_generation_prompt %}{{- '" + start + "assistant\\n' }}{%- endif %}"
-    )
-
-
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """The 256 printable characters that stand for bytes in tokenizer.json (GPT-2's table): printable bytes stand for
-    themselves, the others follow from U+0100 on, in order."""
-    kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    moved = [byte for byte in range(256) if byte not in set(kept)]
-    return {chr(byte): byte for byte in kept} | {chr(256 + n): byte for n, byte in enumerate(moved)}
-
-
-_BYTE_OF_CHARACTER = _byte_alphabet()
 
 
 class Tokenizer:
@@ -134,7 +114,7 @@ class Tokenizer:
                 where="vocabulary_size",
                 remedy=f"Choose {reached} or less, or give more text",
             )
-        return cls(backend, _own_config(), chatml())
+        return cls(backend, own_config(), chatml())
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
@@ -145,11 +125,11 @@ class Tokenizer:
         """
         directory = Path(directory)
         file = directory / "tokenizer.json"
-        config = _read_optional(directory / "tokenizer_config.json")
+        config = read_optional(directory / "tokenizer_config.json")
         try:
             if file.is_file():
                 backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-            elif is_gpt2_vocabulary(directory, config, _read_optional(directory / "config.json")):
+            elif is_gpt2_vocabulary(directory, config, read_optional(directory / "config.json")):
                 file = directory / VOCABULARY_FILE
                 backend = read_gpt2_vocabulary(directory)
             else:
@@ -158,12 +138,12 @@ class Tokenizer:
             raise
         except Exception as error:  # the library raises bare Exception for every fault in the file
             raise BundleError(f"broken tokenizer: {error}", where=str(file), remedy="Fetch the file again") from error
-        if not _is_byte_level(backend):
+        if not is_byte_level(backend):
             problem = "the tokenizer is not byte-level BPE, the only kind that is read, so text cannot be encoded"
             return AbsentTokenizer(
                 directory, problem, "Use a Qwen-like or GPT-2-like model, or give it another tokenizer"
             )
-        return cls(backend, config, _read_chat_template(directory, config), read_stop_ids(directory))
+        return cls(backend, config, read_chat_template(directory, config), read_stop_ids(directory))
 
     def save(self, directory: Path) -> None:
         """Write tokenizer.json, tokenizer_config.json and chat_template.jinja, readable by transformers."""
@@ -206,12 +186,12 @@ class Tokenizer:
     def token_bytes(self, id: int) -> bytes:
         """The bytes that `id` stands for (a control token: its name in UTF-8); empty for an id without a token."""
         token = self._backend.id_to_token(id)
-        if token is None:
-            return b""
-        try:
-            return bytes(_BYTE_OF_CHARACTER[character] for character in token)
-        except KeyError:  # an added token whose name holds characters outside the byte alphabet
-            return token.encode("utf-8")
+        return b"" if token is None else bytes_of_name(token)
+
+    def gives_back(self, text: str, ids: Sequence[int]) -> bool:
+        """Whether `ids` stand for exactly the bytes of `text`. Where a foreign tokenizer normalises, adds a space, strips or
+        lacks a byte, they do not, and what was lost can be neither predicted nor decoded."""
+        return b"".join(map(self.token_bytes, ids)) == text.encode("utf-8", "surrogatepass")
 
     # -- ids that have a role -------------------------------------------------------------------------------------
 
@@ -305,61 +285,6 @@ class AbsentTokenizer(Tokenizer):
         if name.startswith("__"):
             raise AttributeError(name)
         raise self.error
-
-
-def read_stop_ids(directory: Path) -> tuple[int, ...]:
-    """Ids that generation_config.json, or where it is silent config.json, lists under eos_token_id."""
-    for name in ("generation_config.json", "config.json"):
-        listed = _read_optional(Path(directory) / name).get("eos_token_id")
-        if isinstance(listed, int):
-            return (listed,)
-        if isinstance(listed, list):
-            return tuple(id for id in listed if isinstance(id, int))
-    return ()
-
-
-def _own_config() -> dict[str, Any]:
-    """tokenizer_config.json of a tokenizer of ours. The class is the generic one on purpose: under `Qwen2Tokenizer`
-    transformers 5 puts its own normaliser (NFC) and pattern in place of the file's."""
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": None,
-        "eos_token": IM_END,
-        "pad_token": PAD,
-        "unk_token": None,
-        "additional_special_tokens": [IM_START],
-        "add_bos_token": False,
-        "add_eos_token": False,
-        "clean_up_tokenization_spaces": False,
-        "padding_side": "right",
-    }
-
-
-def _is_byte_level(backend: tokenizers.Tokenizer) -> bool:
-    decoder = json.loads(backend.decoder.__getstate__()) if backend.decoder else {}  # without the long vocabulary
-    return any(part.get("type") == "ByteLevel" for part in [decoder, *decoder.get("decoders", [])])
-
-
-def _read_optional(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        found = read_json(path)
-    except DuihuaError as error:
-        raise BundleError(error.problem, where=error.where, remedy=error.remedy) from error
-    if not isinstance(found, dict):
-        raise BundleError("expected a JSON object", where=str(path), remedy="Fetch the file again")
-    return found
-
-
-def _read_chat_template(directory: Path, config: dict[str, Any]) -> str | None:
-    file = directory / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    template = config.get("chat_template")
-    if isinstance(template, list):  # several named ones
-        template = {entry.get("name"): entry.get("template") for entry in template}.get("default")
-    return template if isinstance(template, str) else None
 
 
 def _without_surrogates(texts: Iterable[str]) -> Iterable[str]:

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from duihua.models.bundle import load_bundle
 from duihua.report.inside.page import served_page
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.page
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
 TEXT = "I <script>hacked=1</script><img src=x onerror=hacked=1>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +22,7 @@ def address(models: Path) -> str:
     return file.as_uri()
 
 
-def test_choosing_a_head_and_pointing_at_a_token_change_what_is_shown(browser: sync_api.Browser, address: str) -> None:
+def test_choosing_a_head_and_pointing_at_a_token_change_what_is_shown(browser: Any, address: str) -> None:
     page = browser.new_page(locale="en-US")
     page.goto(address)
     readout = page.locator("#attention .readout")
@@ -57,9 +42,7 @@ def test_choosing_a_head_and_pointing_at_a_token_change_what_is_shown(browser: s
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_no_width_scrolls_the_page_and_nothing_is_requested_or_run(
-    browser: sync_api.Browser, address: str, width: int
-) -> None:
+def test_no_width_scrolls_the_page_and_nothing_is_requested_or_run(browser: Any, address: str, width: int) -> None:
     page = browser.new_page(viewport={"width": width, "height": 800})
     requests: list[str] = []
     errors: list[str] = []

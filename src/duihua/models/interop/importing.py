@@ -30,7 +30,8 @@ from duihua.models.interop.stored import DTYPE_NAMES, StoredTensor, stored_tenso
 from duihua.models.model_card import ModelCard
 from duihua.models.weights import DTYPES, read_object
 from duihua.text.chat_template import ChatTemplate
-from duihua.text.tokenizer import IM_END, IM_START, AbsentTokenizer, Tokenizer, chatml
+from duihua.text.chatml import IM_END, IM_START, chatml
+from duihua.text.tokenizer import AbsentTokenizer, Tokenizer
 
 KEPT_SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens")
 LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*")

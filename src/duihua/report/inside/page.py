@@ -1,17 +1,14 @@
 """inside.html: attention viewer, logit lens and walk-through on one page that opens anywhere, without a network.
 
 The numbers are in the page as JSON, the script (report/assets/inside.js) draws them; nothing is loaded. Why user and model
-text are safe: in the JSON `<`, `>` and `&` are written as escapes, so that no text can end the element that holds it; the
-script puts text in as text alone; and the page's own policy allows no script but ours (by hash) and no trusted HTML.
+text are safe: no text can end the element that holds the JSON (`document.py`); the script puts text in as text alone; and the
+page's own policy allows no script but ours (by hash) and no trusted HTML.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +16,8 @@ from markupsafe import Markup
 
 from duihua.errors import DataError
 from duihua.files import write_atomic
-from duihua.report.components import both, joined, note, visible
+from duihua.report.components import both, joined, note
+from duihua.report.document import document
 from duihua.report.inside.attention import attention_data
 from duihua.report.inside.layer_change import change_data
 from duihua.report.inside.logit_lens import lens_data
@@ -89,32 +87,13 @@ SECTIONS: dict[str, tuple[Text, Text]] = {
     "pictures": (Text("Pictures", "图片"), Text("Drawn by the same command.", "由同一条命令绘制。")),
 }
 
-PAGE = Markup("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; script-src {hashes}; img-src data:; base-uri 'none'; form-action {form_action}; require-trusted-types-for 'script'; trusted-types 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta name="referrer" content="no-referrer">
-<title>{name} · Duihua 对话</title>
-<style>{style}</style>
-<script id="data" type="application/json">{data}</script>
-<script>{switch}</script>
-<script>{script}</script>
-</head>
-<body>
-<header class="top"><div class="inner"><span class="brand">Duihua <span lang="zh-CN">对话</span></span>
-<div class="switch" role="group" aria-label="Language 语言"><button type="button" data-language="en" lang="en">English</button><button type="button" data-language="zh" lang="zh-CN">中文</button></div></div></header>
-<div class="frame plain">
+CONTENT = Markup("""<div class="frame plain">
 <main>
 <div class="title"><span class="kicker">{kicker}</span><h1>{name}</h1><p class="facts">{facts}</p><p class="lead"><bdi>{text}</bdi></p>{form}</div>
 {body}
 <footer class="end">{footer}</footer>
 </main>
 </div>
-</body>
-</html>
 """)  # noqa: E501 - HTML lines
 VIEWER = Markup("""<div class="controls"><label>{layer} <select class="layer"></select></label><label>{head} <select class="head"></select></label></div>
 <div class="viewer"><div>{strips}<p class="readout" aria-live="polite"></p><canvas class="matrix" aria-hidden="true"></canvas></div>
@@ -174,28 +153,32 @@ def render(
         )
     if not body:
         raise DataError("there is nothing to show", where="--html", remedy="Name a model or a picture")
-    scripts = [_asset("report.js"), _asset("inside.js")]
-    hashes = [base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii") for script in scripts]
     text = look.text if look is not None else cross["text"] if cross is not None else ""
-    return visible(
-        PAGE.format(
-            hashes=Markup(" ").join(Markup("'sha256-{}'").format(digest) for digest in hashes),
-            form_action=Markup("'self'" if asks else "'none'"),
-            name=name,
-            style=Markup(_asset("report.css") + _asset("inside.css")),
-            data=Markup(_safe_json(data)),
-            switch=Markup(scripts[0]),
-            script=Markup(scripts[1]),
-            kicker=both("Inside a model", "模型内部"),
-            facts=_facts(look),
-            text=text,
-            form=FORM.format(model=name, text=text, look=both("Look", "查看")) if asks else "",
-            body=joined(body),
-            footer=both(
-                f"Written by Duihua {__version__}. This page is complete in itself: it loads nothing from the network.",
-                f"由 Duihua {__version__} 生成。本页自成一体，不从网络加载任何内容。",
-            ),
-        )
+    content = CONTENT.format(
+        kicker=both("Inside a model", "模型内部"),
+        name=name,
+        facts=_facts(look),
+        text=text,
+        form=FORM.format(model=name, text=text, look=both("Look", "查看")) if asks else "",
+        body=joined(body),
+        footer=both(
+            f"Written by Duihua {__version__}. This page is complete in itself: it loads nothing from the network.",
+            f"由 Duihua {__version__} 生成。本页自成一体，不从网络加载任何内容。",
+        ),
+    )
+    return document(
+        name,
+        content,
+        styles=("report.css", "inside.css"),
+        scripts=("report.js", "inside.js"),
+        data=data,
+        policy=(
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'self'" if asks else "form-action 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types 'none'",
+        ),
     )
 
 
@@ -258,15 +241,3 @@ def _drawing(shown: tuple[Picture, dict[str, Any]]) -> Markup:
         source = "data:image/svg+xml;base64," + base64.b64encode(svg).decode("ascii")
         images.append(Markup('<img class="{}" alt="{}" src="{}">').format(language, about, source))
     return Markup('<figure id="picture-{}">{}</figure>').format(one.name, joined(images))
-
-
-def _safe_json(data: dict[str, Any]) -> str:
-    """JSON that can stand in a script element: no character of it can end the element or start another."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _asset(name: str) -> str:
-    return resources.files("duihua.report").joinpath("assets", name).read_text(encoding="utf-8")

@@ -1,0 +1,126 @@
+"""The batch of a step: the requests that hold a slot of the key-value cache, and the two forwards that move them on.
+
+The running requests always stand in slots 0..n-1: when one leaves, the last takes its slot (one copy in the cache),
+and the forward reads the cache in place instead of gathering rows at every token and layer. Prompts of different
+lengths are filled together, padded on the right; the pads write to the place of the reply's first token, which the
+cache's rule (a query sees positions up to its own) hides until that token overwrites it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+from torch import Tensor
+
+from duihua.engine.request import Request
+from duihua.engine.sampling import SamplingBatch
+from duihua.engine.slot_cache import SlotCache
+from duihua.errors import GenerationError
+from duihua.models.decoder import Decoder
+
+
+class RunningBatch:
+    """Requests in their slots: the one at index i of `requests` has slot i. To be called by one thread at a time, in torch's
+    inference mode.
+
+    slots, context, prefill_tokens, reuse_prefix: as in `Engine`.
+    """
+
+    def __init__(self, network: Decoder, slots: int, context: int, prefill_tokens: int, reuse_prefix: bool) -> None:
+        self.network = network
+        self.slots = slots
+        self.prefill_tokens = prefill_tokens
+        self.memory = SlotCache(network, slots, context, reuse_prefix)
+        self.requests: list[Request] = []
+        self._sampler: SamplingBatch | None = None
+
+    def fill(self, waiting: deque[Request]) -> None:
+        """Give free slots to waiting requests, which leave the queue; compute their prompts in one forward, and draw their
+        first tokens."""
+        if waiting:
+            self.memory.forget_old_weights()
+        fresh: list[Request] = []
+        longest, first = 0, len(self.requests)
+        while waiting and first + len(fresh) < self.slots:
+            longest = max(longest, len(waiting[0].prompt))
+            if fresh and longest * (len(fresh) + 1) > self.prefill_tokens:
+                break
+            request = waiting.popleft()
+            self.requests.append(request)
+            fresh.append(request)
+            request.reused = self.memory.take(len(self.requests) - 1, request.prompt)
+        if not fresh:
+            return
+        lengths = [len(request.prompt) for request in fresh]
+        starts = [request.reused for request in fresh]
+        width = max(length - start for length, start in zip(lengths, starts, strict=True))
+        ids_bt = [r.prompt[r.reused :] + [0] * (width - len(r.prompt) + r.reused) for r in fresh]
+        positions_bt = [
+            [*range(start, length), *[length] * (width - length + start)]
+            for start, length in zip(starts, lengths, strict=True)
+        ]
+        cache = self.memory.room_for(max(lengths) + 1)
+        last_b = self._tensor([length - start - 1 for length, start in zip(lengths, starts, strict=True)])
+        rows_b = None if first == 0 else self._tensor(list(range(first, first + len(fresh))))
+        hidden_btd = self.network.hidden(
+            self._tensor(ids_bt), positions_bt=self._tensor(positions_bt), cache=cache, rows_b=rows_b
+        )
+        logits_bv = self.network.logits(hidden_btd[torch.arange(len(fresh), device=last_b.device), last_b])
+        sampler = SamplingBatch([r.row() for r in fresh], logits_bv.shape[-1], logits_bv.device)
+        self._sampler = None
+        self._accept(fresh, first, sampler, logits_bv)
+
+    def decode(self) -> None:
+        """One token more for every running request, in one forward."""
+        if not self.requests:
+            return
+        tokens_bt = self._tensor([[request.ids[-1]] for request in self.requests])
+        positions = [[len(request.prompt) + len(request.ids) - 1] for request in self.requests]
+        cache = self.memory.room_for(max(position for (position,) in positions) + 1)
+        logits_bv = self.network(tokens_bt, positions_bt=self._tensor(positions), cache=cache)[:, -1]
+        if self._sampler is None:
+            rows = [request.row() for request in self.requests]
+            self._sampler = SamplingBatch(rows, logits_bv.shape[-1], logits_bv.device)
+        self._accept(list(self.requests), 0, self._sampler, logits_bv)
+
+    def drop_cancelled(self) -> None:
+        """End the requests that were cancelled, and free their slots."""
+        for index in reversed(range(len(self.requests))):
+            if self.requests[index].cancelled:
+                self.requests[index].end("cancelled")
+                self._free(index)
+
+    def clear(self) -> None:
+        """Free every slot after a forward that failed: what the cache holds is not to be used again."""
+        self.requests.clear()
+        self.memory.forget()
+        self._sampler = None
+
+    def check_placement(self) -> None:
+        """Drop a cache that the network has left behind by moving to another device or type."""
+        if self.memory.left_behind():
+            if self.requests:
+                raise GenerationError("the network was moved while it was writing", remedy="Let its replies end first")
+            self.memory.release()
+
+    def _accept(self, requests: list[Request], first: int, sampler: SamplingBatch, logits_bv: Tensor) -> None:
+        """Draw a token for `requests`, in the slots from `first` on, and free the slots of those that end."""
+        drawn = sampler.sample(logits_bv)
+        tops = drawn.top or [[]] * len(requests)
+        for request, token, logprob, top in zip(requests, drawn.tokens, drawn.logprobs, tops, strict=True):
+            request.take(token, logprob, top)
+        for index in reversed(range(len(requests))):
+            if requests[index].finish_reason is not None:
+                self._free(first + index)
+
+    def _free(self, slot: int) -> None:
+        """Take the request out of its slot; the last running one moves there."""
+        request, last = self.requests[slot], len(self.requests) - 1
+        self.memory.free(slot, last, (request.prompt + request.ids)[:-1])  # the last token's keys were never needed
+        self.requests[slot] = self.requests[last]
+        self.requests.pop()
+        self._sampler = None
+
+    def _tensor(self, values: list[int] | list[list[int]]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self.network.embedding.weight.device)

@@ -7,7 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,52 @@ def test_a_line_that_is_too_long_is_named_or_cut(
     code, out, told = run(capsys, "translate", "run", str(model / "run"), target, "--cut")
     assert code == 0 and len(out.splitlines()) == 3
     assert "1 of 3 lines were longer" in told
+
+
+class Failing:
+    """Standard input that breaks after a line, as a terminal that is closed or a disk that is gone."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def isatty(self) -> bool:
+        return False
+
+    def __iter__(self) -> Iterator[str]:
+        yield "bo ka\n"
+        raise self.error
+
+
+def ended(work: Callable[[], int]) -> list[int | BaseException]:
+    """What a command came to, asked for in a thread: one that waits for ever ends no test run, and comes to nothing."""
+    found: list[int | BaseException] = []
+
+    def ask() -> None:
+        try:
+            found.append(work())
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(20)
+    return found
+
+
+def test_standard_input_that_breaks_ends_the_command_with_one_line(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever stops the thread that reads must reach the one that waits for it."""
+    monkeypatch.setattr(sys, "stdin", Failing(OSError(5, "Input/output error")))
+    assert ended(lambda: main(["translate", "run", str(model / "run"), "--beam", "1"])) == [2]
+    captured = capsys.readouterr()
+    assert captured.out == expected(model, ["bo ka"], beam=1)[0][0] + "\n"  # what came before is answered
+    assert captured.err == (
+        "duihua: standard input:2: cannot be read: Input/output error. Give the text as a file, or run it again.\n"
+    )
+    monkeypatch.setattr(sys, "stdin", Failing(ZeroDivisionError("a mistake of ours")))
+    (mistake,) = ended(lambda: main(["translate", "run", str(model / "run"), "--beam", "1"]))
+    assert isinstance(mistake, ZeroDivisionError)  # not hidden, and not waited for either
 
 
 def test_an_unknown_direction_a_wrong_beam_and_another_folder_are_one_line(

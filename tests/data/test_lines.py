@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from duihua.data.lines import read_lines
+from duihua.data.lines import read_lines, stream_lines
 from duihua.errors import DataError
 
 
@@ -31,3 +31,21 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.gz").write_bytes(b"no gzip")
     with pytest.raises(DataError, match="cannot be read"):
         read_lines(str(tmp_path / "bad.gz"))
+
+
+def test_a_stream_of_lines_gives_what_the_whole_file_gives(tmp_path: Path) -> None:
+    text = "one\u2028still one\r\n\n四\nlast"
+    (tmp_path / "plain").write_bytes(b"\xef\xbb\xbf" + text.encode("utf-8"))
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(text.encode("utf-8")))
+    for name in ("plain", "packed.gz"):
+        assert list(stream_lines(tmp_path / name)) == read_lines(str(tmp_path / name))
+    (tmp_path / "bad").write_bytes(b"fine\n\xff\n")
+    lines = stream_lines(tmp_path / "bad")
+    assert next(lines) == "fine"
+    with pytest.raises(DataError, match=r"bad:2:1: bytes that are not UTF-8"):
+        next(lines)
+    (tmp_path / "bad.gz").write_bytes(b"no gzip")
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(b"one\ntwo\n" * 999)[:-12])
+    for name, problem in {"absent": "no such file", "bad.gz": "cannot be read", "cut.gz": "cannot be read"}.items():
+        with pytest.raises(DataError, match=problem):
+            list(stream_lines(tmp_path / name))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from duihua.engine.beam_search import Hypothesis, beam_search, greedy_stream
+from duihua.engine.beam_search import Hypothesis, SearchStoppedError, beam_search, greedy_stream
 from duihua.engine.beam_settings import USUAL_ALPHA, BeamSettings, LengthPenalty
 from duihua.errors import GenerationError
 from duihua.models.recurrent_translator import RecurrentTranslator
@@ -269,6 +269,23 @@ def test_training_goes_on_where_it_was() -> None:
     with pytest.raises(GenerationError, match="longer than the model's 64"):
         beam_search(network, [[5] * 65])
     assert network.training
+
+
+def test_a_search_that_is_told_to_stop_makes_no_further_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, steps = transformer(), []
+    right = network.step
+
+    def step(ids: Tensor, state: TransformerState) -> Tensor:
+        steps.append(len(ids))
+        return right(ids, state)
+
+    monkeypatch.setattr(network, "step", step)
+    network.train()
+    with pytest.raises(SearchStoppedError):
+        beam_search(network, SOURCES, BeamSettings(beam=2), stop=lambda: len(steps) == 3)
+    assert len(steps) == 3 and network.training
+    assert len(beam_search(network, SOURCES, BeamSettings(beam=2))) == len(SOURCES)  # control: nobody stops it
+    assert len(steps) > 6
 
 
 def test_impossible_requests_are_refused_by_name() -> None:

@@ -24,6 +24,9 @@ class Bytes:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [list(text.encode("utf-8")) for text in texts]
 
+    def gives_back(self, text: str, ids: Sequence[int]) -> bool:
+        return bytes(ids) == text.encode("utf-8")
+
 
 class Uniform(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:

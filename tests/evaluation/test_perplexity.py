@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from duihua.evaluation.bits_per_byte import bits_per_byte as unslid
 from duihua.evaluation.language_model import Counted, DecoderModel
 from duihua.evaluation.next_token import Predictions
 from duihua.evaluation.perplexity import Window, figures, score_documents, sliding_windows
+from duihua.evaluation.sentence_perplexity import score_sentences
+from duihua.models.bundle import load_bundle
 from duihua.models.recurrent import RecurrentLM
 from duihua.models.recurrent_config import RecurrentConfig
 from duihua.text.characters import CharacterVocabulary
@@ -29,7 +33,7 @@ DOCUMENTS = [Document(LONG, "a", "en"), Document("我们去公园走走。", "b"
 class Fixed:
     """A model whose document i costs the given nats, one number a token: for sums by hand."""
 
-    name, context, start_id, lossless, carries = "fixed", None, 0, True, True
+    name, context, start_id, carries = "fixed", None, 0, True
 
     def __init__(self, losses: Sequence[Sequence[float]]) -> None:
         self.losses = iter(losses)
@@ -39,6 +43,9 @@ class Fixed:
 
     def unknown(self, ids: Sequence[int]) -> int:
         return 0
+
+    def whole(self, text: str, ids: Sequence[int]) -> bool:
+        return True
 
     def predict(self, sequences: Sequence[Sequence[int]], last: Sequence[int] | None = None) -> list[Predictions]:
         return [Predictions(np.array(next(self.losses)), np.zeros(0, dtype=np.bool_)) for _ in sequences]
@@ -178,14 +185,57 @@ def test_bits_per_byte_are_not_claimed_where_ids_do_not_say_all_of_the_text() ->
     assert spaces.bits_per_byte is None, "words do not say how many spaces stood between them"
 
 
+@pytest.fixture(scope="module")
+def composing(bundle_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> DecoderModel:
+    """The decoder under a tokenizer that composes characters first (NFC), as Qwen's does."""
+    folder = tmp_path_factory.mktemp("models") / "composing"
+    shutil.copytree(bundle_directory, folder)
+    stored = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    (folder / "tokenizer.json").write_text(json.dumps(stored | {"normalizer": {"type": "NFC"}}), "utf-8")
+    return DecoderModel(load_bundle(folder))
+
+
+DECOMPOSED, COMPOSED = "the cafe\u0301", "the caf\u00e9"
+
+
+def test_a_tokenizer_that_changes_a_text_gives_it_no_bits_per_byte(
+    decoder: DecoderModel, composing: DecoderModel
+) -> None:
+    """Two texts of other bytes have the same ids: what is predicted is one of them, and only its bytes may divide it."""
+    scores = [
+        score_documents(composing, [Document(text, "a", "en")])[0] for text in (DECOMPOSED, COMPOSED, "plain text")
+    ]
+    assert [score.whole for score in scores] == [False, True, True]
+    assert scores[0].nats == scores[1].nats and scores[0].bytes != scores[1].bytes
+    assert figures(scores[1:])["all"].bits_per_byte is not None
+    found = figures(scores)["all"]
+    assert found.bits_per_byte is None and found.altered == 1 and found.to_dict()["altered_documents"] == 1
+    lines = score_sentences(composing, [Document(f"{DECOMPOSED}\nplain text\n", "a", "en")])
+    assert [line.whole for line in lines] == [False, True]
+    assert score_documents(decoder, [Document(DECOMPOSED, "a", "en")])[0].whole  # control: our own tokenizer keeps it
+
+
+def test_the_stages_bits_per_byte_follow_the_same_rule(
+    decoder: DecoderModel, composing: DecoderModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documents = [Document(DECOMPOSED, "a", "en"), Document("我们去公园走走。", "b", "zh")]
+    found = unslid(composing.network, composing.bundle.tokenizer, documents, 24)
+    assert (found["all"].bits_per_byte, found["en"].bits_per_byte) == (None, None)
+    assert found["zh"].bits_per_byte is not None and found["all"].perplexity > 1
+    assert "the ids of 1 of 2 texts" in capsys.readouterr().err
+    kept = unslid(decoder.network, decoder.bundle.tokenizer, documents, 24)["all"]
+    assert kept.bits_per_byte is not None and not kept.altered
+
+
 def test_impossible_windows_and_no_text_are_refused(decoder: DecoderModel) -> None:
     for context, stride, problem in (
         (25, None, "at most the model's 24"),
         (0, None, "at least 1"),
         (8, 9, "1 to the context"),
     ):
-        with pytest.raises(ConfigError, match=problem):
+        with pytest.raises(ConfigError, match=problem) as caught:
             score_documents(decoder, DOCUMENTS, context, stride)
+        assert caught.value.remedy
     with pytest.raises(DataError, match="no text"):
         score_documents(decoder, [Document("", "a", "en")])
     with pytest.raises(ConfigError, match="whole documents"):

@@ -31,7 +31,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> TaskArchive:
 class Told:
     """One token a character; a continuation costs what the table says, spread over its characters."""
 
-    name, context, start_id, lossless, carries = "told", None, 0, True, True
+    name, context, start_id, carries = "told", None, 0, True
 
     def __init__(self, nats: dict[str, float], greedy: bool = True) -> None:
         self.nats, self.greedy = nats, greedy
@@ -41,6 +41,9 @@ class Told:
 
     def unknown(self, ids: Sequence[int]) -> int:
         return 0
+
+    def whole(self, text: str, ids: Sequence[int]) -> bool:
+        return True
 
     def predict(self, sequences: Sequence[Sequence[int]], last: Sequence[int] | None = None) -> list[Predictions]:
         assert last is not None

@@ -337,6 +337,24 @@ def _ngram(hostile: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _recurrent(hostile: str) -> dict[str, Any]:
+    return {
+        "cell": "lstm",
+        "parameters": 4_321_000,
+        "steps": 400,
+        "tokens": 280_000,
+        "loss": 4.91,
+        "perplexity": {"train": 88.4, "valid": 141.6, "test": 139.2},
+        "measured_tokens": {"train": 50_000, "valid": 59_632, "test": 66_736},
+        "averaged": True,
+        "corpus": {"name": "words" + hostile, "vocabulary_size": 10_000, "tokens": {"train": 690_193},
+                   "unknown_share": {"test": 0.0523}, "treebank": False},
+        "samples": ["the river is a <unk> of the county" + hostile],
+        "seconds": 61.0,
+        "terms": [TERMS["encyclopaedia"]],
+    }  # fmt: skip
+
+
 def _evaluate(hostile: str) -> dict[str, Any]:
     def greetings(language: str) -> dict[str, Any]:
         answers = {"en": "Hello! How can I help you today?", "zh": "你好！很高兴见到你。"}
@@ -438,6 +456,14 @@ def _classify_rows(steps: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def _recurrent_rows(steps: int) -> list[dict[str, Any]]:
+    return [
+        {"step": step, "loss": 4.9 + 4 * math.exp(-step / 40), "learning_rate": 0.004 * (1 - step / 401)}
+        | ({"valid_perplexity": 140 + 900 * math.exp(-step / 60)} if step % 50 == 0 else {})
+        for step in range(1, 401)
+    ]
+
+
 RESULTS: dict[str, Callable[[str], dict[str, Any]]] = {
     "tokenizer": _tokenizer,
     "pretrain": _pretrain,
@@ -448,6 +474,7 @@ RESULTS: dict[str, Callable[[str], dict[str, Any]]] = {
     "classify": _classify,
     "bag_of_words": _bag_of_words,
     "ngram": _ngram,
+    "recurrent": _recurrent,
 }
 ROWS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "pretrain": _pretrain_rows,
@@ -455,6 +482,7 @@ ROWS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "reward": _reward_rows,
     "ppo": _ppo_rows,
     "classify": _classify_rows,
+    "recurrent": _recurrent_rows,
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "tokenizer": {"vocabulary_size": 8192, "sample_megabytes": 8.0},
@@ -467,4 +495,5 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "classify": {"epochs": 3, "auxiliary_weight": 0.5},
     "bag_of_words": {"weighting": "tf-idf"},
     "ngram": {"order": 2},
+    "recurrent": {"corpus": "words", "epochs": 8.0},
 }  # fmt: skip

@@ -59,7 +59,7 @@ class Page(HTMLParser):
 
 
 ROAD = ("tokenizer", "pretrain", "sft", "reward", "ppo", "evaluate")
-EVERYTHING = (*ROAD, "ngram", "classify")
+EVERYTHING = (*ROAD, "ngram", "recurrent", "classify")
 
 
 def written(run: Path) -> str:
@@ -314,6 +314,27 @@ def test_counted_models_show_what_each_order_gains_and_what_they_write(tmp_path:
     assert "at least 1.876 bits per byte: spaces, and unknown words (4.1% of all)" in shown
     assert "1 9,998 710.2 [700.1, 720.3] 2 301,422 181.4 [170.0, 192.8]" in shown
     assert "the of a which is in the city" in shown
+
+
+def test_recurrent_models_show_their_perplexities_beside_guessing_and_what_they_write(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path, stages=("tokenizer", "recurrent"))
+    shown = text_of(written(run), "recurrent")
+    assert "LSTM, 4,321,000 parameters, trained on 690,193 tokens of words." in shown
+    assert "Its weights are a mean" in shown and "5.2% are <unk>" in shown and "Penn Treebank" not in shown
+    assert "Guessing every token evenly – 10,000 Training (its beginning) 50,000 88.4" in shown
+    assert "Validation 59,632 141.6 Test 66,736 139.2" in shown
+    assert "the river is a <unk> of the county" in shown
+    assert "Validation perplexity" in text_of(written(run), "curves")
+    result = json.loads((run / "recurrent" / "result.json").read_text("utf-8"))
+    result["metrics"]["corpus"] = {
+        "name": "ptb",
+        "vocabulary_size": 10_000,
+        "tokens": {"train": 929_589},
+        "treebank": True,
+    }
+    (run / "recurrent" / "result.json").write_text(json.dumps(result), "utf-8")
+    assert "The counts are those of the Penn Treebank" in text_of(written(run), "recurrent")
+    assert '<section id="recurrent"' not in written(build_fake_run(tmp_path / "other", stages=("tokenizer", "ngram")))
 
 
 def test_the_tokens_of_a_run_stand_in_its_report_and_a_broken_view_is_said(tmp_path: Path) -> None:

@@ -193,6 +193,39 @@ def test_an_interrupted_training_ends_with_the_same_bits(
     assert resumed.metrics["test"] == result.metrics["test"]
 
 
+def test_the_best_weights_are_refused_where_nothing_tells_which_they_are(
+    tmp_path: Path, whole: tuple[Path, StageResult, TranslateConfig]
+) -> None:
+    """A source that is all for training has no validation part: each snapshot would be called the best one, so the last."""
+    only = dataclasses.replace(
+        whole[2],
+        sources=(SourceConfig(name="everyday-fr-en", limit=60),),
+        from_language="fr",
+        vocabulary_size=262,
+        epochs=1,
+    )
+    with pytest.raises(ConfigError, match=r"translate\.keep: .*no such part.*averaged or last"):
+        train(tmp_path / "best", dataclasses.replace(only, keep="best"))
+    assert not (tmp_path / "best" / "snapshots").exists()
+    result = train(tmp_path / "last", dataclasses.replace(only, keep="last"))  # control: what needs none goes on
+    assert result.metrics["kept"] == "last" and "best" not in result.metrics["candidates"]
+    assert not (tmp_path / "last" / "snapshots" / "best.safetensors").exists()
+    assert (
+        "validation_bleu" in whole[1].metrics["candidates"]["best"]
+    )  # and where there is such a part, there is a best
+
+
+def test_every_impossible_setting_says_what_to_do() -> None:
+    for name in ("longest", "epochs", "batch_tokens", "micro_batches", "validation_pairs", "average"):
+        with pytest.raises(ConfigError, match=name) as caught:
+            TranslateConfig(**{name: 0})
+        assert caught.value.remedy
+    for changes in ({"test_limit": -1}, {"label_smoothing": 1.0}, {"sources": ()}, {"vocabulary_size": 10}):
+        with pytest.raises(ConfigError) as caught:
+            TranslateConfig(**changes)
+        assert caught.value.remedy
+
+
 def test_another_seed_ends_with_other_bits(tmp_path: Path, whole: tuple[Path, StageResult, TranslateConfig]) -> None:
     """Negative control of the test above: its check tells two trainings apart."""
     train(tmp_path / "other", whole[2], seed=1)

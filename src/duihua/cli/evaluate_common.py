@@ -96,9 +96,15 @@ def window_flags() -> argparse.ArgumentParser:
 def check(arguments: argparse.Namespace) -> None:
     """Refuse impossible numbers before anything slow."""
     if arguments.rounds < 100:
-        raise ConfigError(f"must be at least 100, found {arguments.rounds}", where="--rounds")
+        raise ConfigError(
+            f"must be at least 100, found {arguments.rounds}",
+            where="--rounds",
+            remedy="Fewer resamples make no interval; 1000 are usual",
+        )
     if getattr(arguments, "bytes", 0) < 0:
-        raise ConfigError(f"cannot be negative, found {arguments.bytes}", where="--bytes")
+        raise ConfigError(
+            f"cannot be negative, found {arguments.bytes}", where="--bytes", remedy="0 reads all of the text"
+        )
     if arguments.output and Path(arguments.output).is_dir():
         raise ConfigError(
             "is a folder", where=f"--output {arguments.output}", remedy="Name a file, such as result.json"
@@ -126,7 +132,11 @@ def open_models(directories: Sequence[str], arguments: argparse.Namespace) -> li
         if not Path(directory).is_dir():
             raise ConfigError("no such folder", where=directory, remedy="Name the folder of a model")
     if arguments.threads is not None and arguments.threads < 1:
-        raise ConfigError(f"must be at least 1, found {arguments.threads}", where="--threads")
+        raise ConfigError(
+            f"must be at least 1, found {arguments.threads}",
+            where="--threads",
+            remedy="Leave --threads out for all cores",
+        )
 
     from duihua.interrupts import signals_wait
 

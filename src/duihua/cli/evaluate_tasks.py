@@ -56,6 +56,12 @@ def main(argv: Sequence[str]) -> int:
             say_figures(arguments.model, figures)
             if any(each.cut for each in figures):
                 console.say(f"Questions that did not fit the context of {model.context:,} tokens lost their front.")
+            moved = sum(each.moved for each in figures)
+            if moved:
+                console.say(
+                    f"In {moved:,} questions a token lies across the end of the question and the answer; there the last tokens "
+                    "of the question are scored with every answer."
+                )
 
         return finish(arguments, outcome, show)
 
@@ -94,7 +100,7 @@ def chosen_tasks(arguments: argparse.Namespace) -> list[tuple[TaskSet, list[Task
             "no task is named", where="--tasks", remedy="Add --tasks hellaswag,piqa; --list shows them all"
         )
     if arguments.limit < 0:
-        raise ConfigError(f"cannot be negative, found {arguments.limit}", where="--limit")
+        raise ConfigError(f"cannot be negative, found {arguments.limit}", where="--limit", remedy="0 asks all")
     tasks = find_tasks(arguments.tasks)
     archive = TaskArchive(data_directory(arguments.data))
     return [(task, read_items(task, archive, arguments.limit, arguments.shots)) for task in tasks]

@@ -51,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
         (model,) = open_models([arguments.model], arguments)
         scores = score(model, material, arguments)
 
+        from duihua.evaluation.bits_per_byte import altered_line
         from duihua.evaluation.perplexity import figures
 
         found = figures(scores, rounds=arguments.rounds, seed=arguments.seed)
@@ -58,6 +59,8 @@ def main(argv: Sequence[str]) -> int:
 
         def show() -> None:
             say_figures(f"{arguments.model}, {windows_text(outcome)}", found)
+            if found["all"].altered:
+                console.say(altered_line(found["all"].altered, found["all"].documents))
             say_left_out(left_out)
 
         return finish(arguments, outcome, show)

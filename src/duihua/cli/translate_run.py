@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from duihua import console
 from duihua.cli.arguments import Parser
 from duihua.cli.translate_search import add_search_flags, search_settings
-from duihua.data.rows import Fault, read_lines
+from duihua.data.lines import stream_lines
 from duihua.errors import DataError, GenerationError
 
 if TYPE_CHECKING:
@@ -93,62 +93,58 @@ def _translate(
 
 
 def _file_lines(path: Path) -> Iterator[list[Line]]:
-    """The lines of a file (packed as .gz or .zst or not) in chunks. Raises DataError for bytes that are not UTF-8."""
+    """The lines of a file in chunks. Raises DataError for one that cannot be read."""
     chunk: list[Line] = []
-    try:
-        for number, line in read_lines(path):
-            if isinstance(line, Fault):
-                raise DataError(line.reason, where=line.place, remedy="Write the file as UTF-8")
-            chunk.append((line, f"{path}:{number}"))
-            if len(chunk) == CHUNK:
-                yield chunk
-                chunk = []
-    except OSError as error:
-        problem = (
-            "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
-        )
-        raise DataError(problem, where=str(path), remedy="Check the path") from error
+    for number, line in enumerate(stream_lines(path), start=1):
+        chunk.append((line, f"{path}:{number}"))
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
     if chunk:
         yield chunk
 
 
 def _stream_lines(stream: TextIO, asking: bool) -> Iterator[list[Line]]:
-    """The lines of standard input in chunks: whatever is there, so that a slow pipe or a person is answered at once."""
-    waiting: queue.Queue[str | UnicodeDecodeError | None] = queue.Queue(maxsize=4 * CHUNK)
+    """The lines of standard input in chunks: whatever is there, so that a slow pipe or a person is answered at once. Raises
+    DataError where it cannot be read on, after what came before has been given."""
+    waiting: queue.Queue[str | Exception | None] = queue.Queue(maxsize=4 * CHUNK)
 
     def read() -> None:
         try:
             for line in stream:
                 waiting.put(line)
-        except UnicodeDecodeError as error:
+        except Exception as error:  # whatever it was: it is raised where it is waited for, or the wait would never end
             waiting.put(error)
         waiting.put(None)
 
     threading.Thread(target=read, name="duihua-read", daemon=True).start()
-    number, ended = 0, False
-    while not ended:
+    number = 0
+    found: str | Exception | None = ""
+    while isinstance(found, str):
         if asking:
             print("> ", end="", file=sys.stderr, flush=True)
         chunk: list[Line] = []
-        line = waiting.get()
-        while True:
-            if isinstance(line, UnicodeDecodeError):
-                raise DataError(
-                    "bytes that are not UTF-8", where=f"standard input:{number + 1}", remedy="Give the text as UTF-8"
-                ) from line
-            if line is None:
-                ended = True
-                break
+        found = waiting.get()
+        while isinstance(found, str):
             number += 1
-            chunk.append((line.rstrip("\r\n"), f"standard input:{number}"))
+            chunk.append((found.rstrip("\r\n"), f"standard input:{number}"))
             if len(chunk) == CHUNK:
                 break
             try:
-                line = waiting.get_nowait()
+                found = waiting.get_nowait()
             except queue.Empty:
                 break
         if chunk:
             yield chunk
+    if isinstance(found, UnicodeDecodeError):
+        where = f"standard input:{number + 1}"
+        raise DataError("bytes that are not UTF-8", where=where, remedy="Give the text as UTF-8") from found
+    if isinstance(found, OSError):
+        problem = f"cannot be read: {found.strerror or found}"
+        remedy = "Give the text as a file, or run it again"
+        raise DataError(problem, where=f"standard input:{number + 1}", remedy=remedy) from found
+    if found is not None:
+        raise found
 
 
 def _parser() -> Parser:

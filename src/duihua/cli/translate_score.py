@@ -13,9 +13,9 @@ from duihua import console
 from duihua.cli.arguments import Parser
 from duihua.cli.translate_search import add_search_flags, search_settings
 from duihua.data.home import data_directory
+from duihua.data.lines import stream_lines
 from duihua.data.parallel.base import PARTS, facing, part_of, with_references
 from duihua.data.records import Parallel
-from duihua.data.rows import Fault, read_lines
 from duihua.data.source import KNOWN_SOURCES, SourceConfig, open_source
 from duihua.errors import ConfigError, DataError
 from duihua.files import write_atomic
@@ -50,9 +50,9 @@ def _score_files(arguments: argparse.Namespace) -> dict[str, Any]:
             where="duihua translate score",
             remedy="The language is the one that is written: it says how BLEU cuts words",
         )
-    hypotheses = _lines(arguments.hypotheses)
-    columns = [_lines(file) for file in arguments.references]
-    sources = _lines(arguments.sources) if arguments.sources else None
+    hypotheses = list(stream_lines(Path(arguments.hypotheses)))
+    columns = [list(stream_lines(Path(file))) for file in arguments.references]
+    sources = list(stream_lines(Path(arguments.sources))) if arguments.sources else None
     for name, lines in [*zip(arguments.references, columns, strict=True), (arguments.sources, sources)]:
         if lines is not None and len(lines) != len(hypotheses):
             raise DataError(
@@ -119,22 +119,6 @@ def _show(outcome: dict[str, Any]) -> None:
         [lengths["unit"], "sentences", "BLEU"],
         [[each["length"], each["sentences"], each["bleu"]["value"]] for each in lengths["buckets"]],
     )
-
-
-def _lines(path: str) -> list[str]:
-    """Every line of a file, empty ones too. Raises DataError for bytes that are not UTF-8."""
-    found: list[str] = []
-    try:
-        for _, line in read_lines(Path(path)):
-            if isinstance(line, Fault):
-                raise DataError(line.reason, where=line.place, remedy="Write the file as UTF-8")
-            found.append(line)
-    except OSError as error:
-        problem = (
-            "no such file" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
-        )
-        raise DataError(problem, where=path, remedy="Check the path") from error
-    return found
 
 
 def _parser() -> Parser:

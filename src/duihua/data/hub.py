@@ -1,6 +1,7 @@
 """Any Hugging Face data set as a source, streamed record by record: nothing is downloaded as a whole.
 
 Needs the extra `hub` (the package `datasets`), which is imported only here. Columns are mapped as for a user's own files.
+Parallel texts are read by `parallel/hub_pairs.py`, because their parts cannot be told row by row.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from dataclasses import asdict
 from typing import Any
 
 from duihua.data.columns import ColumnPlan, plan_columns, to_record
-from duihua.data.parallel.base import parse_languages
-from duihua.data.parallel.own_files import columns_for, flattened
 from duihua.data.records import HELD_OUT_SHARE, BadRecordError, Kind, LeftOut, Record, Split, is_held_out
 from duihua.data.source import SourceConfig, Terms
 from duihua.errors import DataError
@@ -33,10 +32,7 @@ class HubSource:
         self._config, self.held_out_share = config, held_out_share
         self.name = config.hub
         self.kind: Kind = config.kind or "text"
-        self.languages = (
-            parse_languages(config.languages, f"hub {config.hub}, languages") if self.kind == "parallel" else None
-        )
-        self.language = "-".join(self.languages) if self.languages else config.language or "mixed"
+        self.language: str = config.language or "mixed"
         self.terms = Terms(
             "see the data set's card", f"https://huggingface.co/datasets/{config.hub}", config.hub, "Read its terms."
         )
@@ -73,13 +69,9 @@ class HubSource:
         plan: ColumnPlan | None = None
         for index, row in enumerate(self.rows()):
             place = f"{self.name}: record {index + 1}"
-            columns, language = self._config.columns, str(self._config.language)
-            if self.languages:
-                row = flattened(row)  # noqa: PLW2901
-                columns, language = columns_for(self._config, self.languages, row), self.language
-            plan = plan or plan_columns(self.kind, columns, row, place)
+            plan = plan or plan_columns(self.kind, self._config.columns, row, place)
             try:
-                record = to_record(row, plan, self.name, language, left_out, place)
+                record = to_record(row, plan, self.name, str(self._config.language), left_out, place)
             except BadRecordError as bad:
                 left_out.add(bad.reason, f"{place}: {bad.field}")
                 continue

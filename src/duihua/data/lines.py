@@ -1,4 +1,5 @@
-"""Files with one text a line, as translations and transcripts are kept: plain or .gz, `-` for standard input.
+"""Files with one text a line, as translations and transcripts are kept: whole (plain or .gz, `-` for standard input), or as a
+stream.
 
 A line ends at a line feed (a carriage return before it goes too) and nowhere else: other separators of Unicode, which
 Python's `splitlines` would cut at, stand inside real sentences, and line i of one file must stay line i of the other.
@@ -9,8 +10,10 @@ from __future__ import annotations
 import gzip
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
+from duihua.data import rows
 from duihua.errors import DataError
 
 
@@ -38,3 +41,17 @@ def read_text(path: str) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError("bytes that are not UTF-8", where=f"{path}:{line}", remedy="Write the file as UTF-8") from error
+
+
+def stream_lines(path: Path) -> Iterator[str]:
+    """The lines of a file one by one, packed as .gz or .zst or not; its end need not be known. Raises DataError naming the line
+    for bytes that are not UTF-8, and for a file that cannot be read."""
+    try:
+        for _, line in rows.read_lines(path):
+            if isinstance(line, rows.Fault):
+                raise DataError(line.reason, where=line.place, remedy="Write the file as UTF-8")
+            yield line
+    except FileNotFoundError as error:
+        raise DataError("no such file", where=str(path), remedy="Check the path") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot be read: {error}", where=str(path), remedy="Check the file") from error

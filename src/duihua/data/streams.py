@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from duihua.data.halves import halve_rows
 from duihua.errors import DataError
 
 STATE = "state."
@@ -60,17 +61,33 @@ class ContiguousBatches:
         end = min(self.place + self.length, self.row_tokens)
         window = torch.from_numpy(self._read[:, self.place : end + 1])
         self.place = end
-        return [{"token_ids": window[:, :-1], "targets": window[:, 1:], **self._state}]
+        batch = {"token_ids": window[:, :-1], "targets": window[:, 1:], **self._state}
+        self._state = {}
+        return [batch]
+
+    def halves(self, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """A window as two, each with some of the rows and their states, where the memory does not hold it."""
+        return halve_rows(batch)
+
+    def restart(self) -> None:
+        """The window is read once more: the states that were carried out of it are forgotten."""
+        self._state = {}
 
     def carry(self, state: Mapping[str, Tensor]) -> None:
-        """What the next window begins with: tensors by name, without a graph."""
-        self._state = {f"{STATE}{name}": tensor.detach() for name, tensor in state.items()}
+        """What the next window begins with: tensors by name, rows first, without a graph. Called once for each micro-batch of
+        the window, in order."""
+        for name, tensor in state.items():
+            # a memory that is no number would make every window after it one that is skipped
+            finite = tensor.detach().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+            before = self._state.get(f"{STATE}{name}")
+            self._state[f"{STATE}{name}"] = finite if before is None else torch.cat([before, finite])
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "place": self.place, "state": dict(self._state)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.epoch, self.place, self._state = state["epoch"], state["place"], dict(state["state"])
+        self.epoch, self.place = state["epoch"], state["place"]
+        self._state = dict(state["state"])
         self._lay_out()
 
     def _lay_out(self) -> None:

@@ -37,16 +37,30 @@ class Hypothesis:
     log_probability: float
 
 
+class SearchStoppedError(GenerationError):
+    """The search was given up because it was told to stop."""
+
+    def __init__(self) -> None:
+        super().__init__("the translation was stopped before its end")
+
+
+def never() -> bool:
+    """What a search asks that nobody stops."""
+    return False
+
+
 def beam_search(
     network: Translator,
     source_ids: Sequence[Sequence[int]],
     settings: BeamSettings | None = None,
     advance: Callable[[int], None] | None = None,
+    stop: Callable[[], bool] = never,
 ) -> list[list[Hypothesis]]:
     """The best translations of each source, best first, at most `settings.n_best` each, in the order of the sources.
 
     source_ids: as the network was trained to read them, so with end_id at the end. advance: told after each batch how many
-    sentences are done. Raises GenerationError for an empty source and one that is longer than the model reads.
+    sentences are done. stop: asked before each token, and true ends the search. Raises GenerationError for an empty source and
+    one that is longer than the model reads, SearchStoppedError where `stop` says so.
     """
     settings = settings or BeamSettings()
     for number, row in enumerate(source_ids):
@@ -61,7 +75,7 @@ def beam_search(
             for start in range(0, len(order), settings.batch_sentences):
                 chosen = order[start : start + settings.batch_sentences]
                 search = _Search(network, [source_ids[number] for number in chosen], settings)
-                for number, hypotheses in zip(chosen, search.run(), strict=True):
+                for number, hypotheses in zip(chosen, search.run(stop), strict=True):
                     found[number] = hypotheses
                 if advance is not None:
                     advance(len(chosen))
@@ -116,9 +130,11 @@ class _Search:
         self.coverage_rs: Tensor | None = None
         self.never = [one for one in (self.config.pad_id, self.config.start_id) if one != self.config.end_id]
 
-    def run(self) -> list[list[Hypothesis]]:
-        """Search until every sentence is done."""
+    def run(self, stop: Callable[[], bool]) -> list[list[Hypothesis]]:
+        """Search until every sentence is done, or until it is to stop."""
         while self.alive:
+            if stop():
+                raise SearchStoppedError
             self._step()
         return [kept[: self.settings.n_best] for kept in self.finished]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from duihua.engine.beam_search import beam_search
+from duihua.engine.beam_search import beam_search, never
 from duihua.engine.beam_settings import BeamSettings
 from duihua.errors import BundleError, ConfigError, GenerationError
 from duihua.files import write_json
@@ -110,12 +110,14 @@ class TranslationModel:
         settings: BeamSettings | None = None,
         cut: bool = False,
         advance: Callable[[int], None] | None = None,
+        stop: Callable[[], bool] = never,
     ) -> list[list[Translation]]:
-        """The best translations of each text, best first, in the order of the texts; of an empty one `NOTHING`."""
+        """The best translations of each text, best first, in the order of the texts; of an empty one `NOTHING`. stop: as in
+        `beam_search`."""
         asked = [number for number, text in enumerate(texts) if text.strip()]
         encoded = self.encode([texts[number] for number in asked], direction, cut)
         found = beam_search(
-            self.network, [ids for ids, _ in encoded], settings or BeamSettings(stopping="estimate"), advance
+            self.network, [ids for ids, _ in encoded], settings or BeamSettings(stopping="estimate"), advance, stop
         )
         answers: list[list[Translation]] = [[NOTHING] for _ in texts]
         for number, (_, over), hypotheses in zip(asked, encoded, found, strict=True):

@@ -11,7 +11,9 @@ The rule, the same for every model that is compared:
 - it is cut into windows of `context` inputs that do not overlap. Window w reads tokens w*context ... (w+1)*context - 1
   and predicts each one's successor. So the first token of a later window is predicted from the token before it alone
   (the last target of the window before), and every token, hence every byte, counts exactly once;
-- the end of the document is not scored: it has no bytes. Perplexity is over the same tokens: exp(nats / tokens).
+- the end of the document is not scored: it has no bytes. Perplexity is over the same tokens: exp(nats / tokens);
+- where the ids of a document do not give its bytes back (a foreign tokenizer may normalise the text first), there are no bits
+  per byte: the bytes that were predicted are not those that would be divided by. Such documents are counted.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from duihua import console
 from duihua.data.records import Document
 from duihua.errors import DataError
 from duihua.evaluation.next_token import predict
@@ -39,20 +42,25 @@ class TextTokenizer(Protocol):
     @property
     def end_of_text_id(self) -> int: ...
     def encode_batch(self, texts: Sequence[str], /) -> Sequence[Sequence[int]]: ...
+    def gives_back(self, text: str, ids: Sequence[int], /) -> bool: ...
 
 
 @dataclass(frozen=True)
 class TextScore:
-    """Sums over documents: loss in nats, predicted tokens, UTF-8 bytes, documents."""
+    """Sums over documents: loss in nats, predicted tokens, UTF-8 bytes, documents. altered: those among them whose ids do not
+    give their bytes back."""
 
     nats: float
     tokens: int
     bytes: int
     documents: int
+    altered: int = 0
 
     @property
-    def bits_per_byte(self) -> float:
-        """nats / ln 2 / bytes; not-a-number where there is no text."""
+    def bits_per_byte(self) -> float | None:
+        """nats / ln 2 / bytes; not-a-number where there is no text, None where a document was altered."""
+        if self.altered:
+            return None
         return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
 
     @property
@@ -66,7 +74,16 @@ class TextScore:
             self.tokens + other.tokens,
             self.bytes + other.bytes,
             self.documents + other.documents,
+            self.altered + other.altered,
         )
+
+
+def altered_line(altered: int, documents: int) -> str:
+    """Why there are no bits per byte, for people."""
+    return (
+        f"no bits per byte: the ids of {altered:,} of {documents:,} texts do not say all of them (words do not say the spaces, "
+        "unknown ones nothing, and some tokenizers change a text first)"
+    )
 
 
 def windows_of(ids: Sequence[int], separator: int, context: int) -> list[list[int]]:
@@ -86,7 +103,8 @@ def bits_per_byte(
     """Score documents by the rule above: {"all": TextScore, <language>: TextScore, ...}.
 
     network: token ids (b, t) -> logits (b, t, v). context: inputs a window, the training length of the model. Empty
-    documents have no bytes and are passed over. Raises DataError when there is no text at all.
+    documents have no bytes and are passed over; altered ones are told on the console. Raises DataError when there is no text at
+    all.
     """
     if context < 1:
         raise ValueError(f"context must be at least 1, found {context}")
@@ -102,8 +120,9 @@ def bits_per_byte(
     for document in documents:
         if not document.text:
             continue
-        scores[document.language] += TextScore(0.0, 0, len(document.text.encode("utf-8")), 1)
         ids = tokenizer.encode_batch([document.text])[0]
+        altered = int(not tokenizer.gives_back(document.text, ids))
+        scores[document.language] += TextScore(0.0, 0, len(document.text.encode("utf-8")), 1, altered)
         waiting += [(document.language, window) for window in windows_of(ids, tokenizer.end_of_text_id, context)]
         if len(waiting) >= WINDOWS_AT_ONCE:
             score_waiting()
@@ -113,4 +132,6 @@ def bits_per_byte(
             "no held-out text to score", where="bits per byte", remedy="Choose sources with a held-out part"
         )
     total = sum(scores.values(), TextScore(0.0, 0, 0, 0))
+    if total.altered:
+        console.warn(altered_line(total.altered, total.documents))
     return {"all": total, **{language: scores[language] for language in sorted(scores)}}

@@ -24,6 +24,7 @@ from duihua import console
 from duihua.engine.engine import Engine
 from duihua.engine.settings import SamplingSettings
 from duihua.errors import BundleError, ConfigError
+from duihua.evaluation.bits_per_byte import altered_line
 from duihua.evaluation.language_model import DecoderModel, LanguageModel, open_language_model
 from duihua.evaluation.likelihood import likelihoods
 from duihua.evaluation.perplexity import Window
@@ -58,16 +59,24 @@ class HarnessAdapter:
         return [(one.log_likelihood, bool(one.greedy)) for one in made]
 
     def loglikelihood_rolling(self, requests: Sequence[Asked], disable_tqdm: bool = False) -> list[float]:
-        """The log-likelihood of each whole text, from the document separator on."""
+        """The log-likelihood of each whole text, from the document separator on.
+
+        The harness divides by the bytes of the texts; where the ids do not say all of them, a line says that it should not.
+        """
+        texts = [str(each.args[0]) for each in requests]
+        altered = 0
         sequences: list[list[int]] = []
         counted: list[int] = []
         owners: list[int] = []
-        for index, ids in enumerate(self.model.encode([str(each.args[0]) for each in requests])):
+        for index, ids in enumerate(self.model.encode(texts)):
+            altered += not self.model.whole(texts[index], ids)
             stream = [self.model.start_id, *ids]
             for window in rolling_windows(len(ids), self.model.context):
                 sequences.append(stream[window.begin : window.end + 1])
                 counted.append(window.counted)
                 owners.append(index)
+        if altered:
+            console.warn(f"{self.model.name}: {altered_line(altered, len(texts))}: the harness's are none")
         totals = [0.0] * len(requests)
         for owner, made in zip(owners, self.model.predict(sequences, counted), strict=True):
             totals[owner] -= float(made.nats.sum())

@@ -21,8 +21,8 @@ from duihua.models.bundle import Bundle, load_bundle
 from duihua.models.counts.ngram_bundle import is_ngram, load_ngram
 from duihua.models.recurrent import RecurrentLM, States
 from duihua.models.recurrent_bundle import is_recurrent_bundle, load_recurrent
+from duihua.text.tokenizer import Tokenizer
 from duihua.text.vocabulary import Vocabulary
-from duihua.text.words import WordVocabulary
 
 READ_AT_ONCE = 256
 """Tokens that a recurrent network reads before its logits are looked at: bounds memory, changes no number."""
@@ -48,9 +48,10 @@ class LanguageModel(Protocol):
         """How many of the ids stand for what the vocabulary lacks."""
         ...
 
-    @property
-    def lossless(self) -> bool:
-        """Whether ids say all of a text whose parts are all known: words alone do not say what stood between them."""
+    def whole(self, text: str, ids: Sequence[int]) -> bool:
+        """Whether `ids`, which `encode` gave, say all of the text. Words do not say what stood between them, the unknown id not
+        what it stands for, and a tokenizer that normalises gives the ids of another text. Bits per byte need it: of what the
+        ids leave out nothing was predicted."""
         ...
 
     @property
@@ -71,7 +72,7 @@ class DecoderModel:
         self.network = bundle.policy
         self.name = str(bundle.directory)
         self.context: int | None = bundle.config.context
-        self.lossless = self.carries = True
+        self.carries = True
 
     @property
     def start_id(self) -> int:
@@ -85,6 +86,10 @@ class DecoderModel:
     def unknown(self, ids: Sequence[int]) -> int:
         """Bytes know no unknown words."""
         return 0
+
+    def whole(self, text: str, ids: Sequence[int]) -> bool:
+        """By the bytes of this text: a normaliser leaves most texts as they are."""
+        return self.bundle.tokenizer.gives_back(text, ids)
 
     def predict(self, sequences: Sequence[Sequence[int]], last: Sequence[int] | None = None) -> list[Predictions]:
         """In batches of about the same length."""
@@ -105,7 +110,6 @@ class _WithVocabulary:
     def __init__(self, vocabulary: Vocabulary, name: str) -> None:
         self.vocabulary, self.name = vocabulary, name
         self.start_id = vocabulary.end_of_text_id
-        self.lossless = not isinstance(vocabulary, WordVocabulary)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The vocabulary's ids."""
@@ -115,6 +119,12 @@ class _WithVocabulary:
         """Ids that stand for what the vocabulary lacks."""
         absent = self.vocabulary.unknown_id
         return 0 if absent is None else sum(id == absent for id in ids)
+
+    def whole(self, text: str, ids: Sequence[int]) -> bool:
+        """By the bytes where the vocabulary is a tokenizer; characters unless one is unknown; words never."""
+        if isinstance(self.vocabulary, Tokenizer):
+            return self.vocabulary.gives_back(text, ids)
+        return self.vocabulary.lossless and not self.unknown(ids)
 
 
 class Counted(_WithVocabulary):

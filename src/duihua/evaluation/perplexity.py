@@ -64,8 +64,8 @@ class DocumentScore:
 
 @dataclass(frozen=True)
 class TextFigures:
-    """What a set of documents came to. bits_per_byte: None where the ids do not say all of the text (words, unknown
-    characters): what they leave out was not predicted."""
+    """What a set of documents came to. bits_per_byte: None where the ids of a document do not say all of its text (words,
+    unknown characters, a tokenizer that normalises): what they leave out was not predicted. altered: such documents."""
 
     perplexity: Interval
     bits_per_byte: Interval | None
@@ -74,6 +74,7 @@ class TextFigures:
     bytes: int
     documents: int
     unknown: int
+    altered: int
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in JSON."""
@@ -84,6 +85,7 @@ class TextFigures:
             "bytes": self.bytes,
             "documents": self.documents,
             "unknown_tokens": self.unknown,
+            "altered_documents": self.altered,
         }
 
 
@@ -108,7 +110,11 @@ def resolve(model: LanguageModel, context: int | None, stride: int | None) -> tu
     known = model.context
     if context is not None and (context < 1 or (known is not None and context > known)):
         limit = "" if known is None else f" and at most the model's {known}"
-        raise ConfigError(f"must be at least 1{limit}, found {context}", where="--context")
+        raise ConfigError(
+            f"must be at least 1{limit}, found {context}",
+            where="--context",
+            remedy="Leave --context out for " + ("the model's own" if known else "whole documents"),
+        )
     chosen = context if context is not None else known
     if chosen is None:
         if stride is not None:
@@ -117,7 +123,11 @@ def resolve(model: LanguageModel, context: int | None, stride: int | None) -> tu
             )
         return None, None
     if stride is not None and not 1 <= stride <= chosen:
-        raise ConfigError(f"must be 1 to the context of {chosen}, found {stride}", where="--stride")
+        raise ConfigError(
+            f"must be 1 to the context of {chosen}, found {stride}",
+            where="--stride",
+            remedy="Leave --stride out for windows that do not overlap",
+        )
     return chosen, stride if stride is not None else chosen
 
 
@@ -131,20 +141,27 @@ def score_documents(
     """Score each document that has text, in order. advance: told how many more are done."""
     context, stride = resolve(model, context, stride)
     scores: list[DocumentScore] = []
-    waiting: list[tuple[Document, int, list[Window], int]] = []  # document, unknown words, windows, tokens
+    waiting: list[tuple[Document, list[int], list[Window]]] = []  # document, ids, windows
     sequences: list[list[int]] = []
 
     def score_waiting() -> None:
-        last = [window.counted for _, _, windows, _ in waiting for window in windows]
+        last = [window.counted for _, _, windows in waiting for window in windows]
         made = iter(model.predict(sequences, last))
-        for document, unknown, windows, tokens in waiting:
+        for document, ids, windows in waiting:
             parts = [next(made) for _ in windows]
-            nats = float(sum(part.nats.sum() for part in parts))
             says = all(len(part.right) == len(part.nats) for part in parts)
-            right = int(sum(part.right.sum() for part in parts)) if says else -1
-            size = len(document.text.encode("utf-8", "surrogatepass"))
-            whole = model.lossless and not unknown
-            scores.append(DocumentScore(nats, tokens, size, unknown, right, whole, document.language, document.source))
+            scores.append(
+                DocumentScore(
+                    nats=float(sum(part.nats.sum() for part in parts)),
+                    tokens=len(ids),
+                    bytes=len(document.text.encode("utf-8", "surrogatepass")),
+                    unknown=model.unknown(ids),
+                    right=int(sum(part.right.sum() for part in parts)) if says else -1,
+                    whole=model.whole(document.text, ids),
+                    language=document.language,
+                    source=document.source,
+                )
+            )
         advance(len(waiting))
         waiting.clear()
         sequences.clear()
@@ -156,7 +173,7 @@ def score_documents(
         stream = [model.start_id, *ids]
         windows = sliding_windows(len(ids), context or len(ids), stride or len(ids))
         sequences += [stream[window.begin : window.end + 1] for window in windows]
-        waiting.append((document, model.unknown(ids), windows, len(ids)))
+        waiting.append((document, ids, windows))
         if len(sequences) >= WINDOWS_AT_ONCE:
             score_waiting()
     if waiting:
@@ -175,16 +192,17 @@ def figures(scores: Sequence[DocumentScore], *, rounds: int = 1000, seed: int = 
 
 def _figures(scores: Sequence[DocumentScore], rounds: int, seed: int) -> TextFigures:
     rows = document_rows(scores)
-    whole = all(score.whole for score in scores)
+    altered = sum(not score.whole for score in scores)
     says = all(score.right >= 0 for score in scores)
     return TextFigures(
         perplexity=bootstrap_interval(rows, perplexity, rounds=rounds, seed=seed),
-        bits_per_byte=bootstrap_interval(rows, bits_per_byte, rounds=rounds, seed=seed) if whole else None,
+        bits_per_byte=bootstrap_interval(rows, bits_per_byte, rounds=rounds, seed=seed) if not altered else None,
         accuracy=bootstrap_interval(rows, accuracy, rounds=rounds, seed=seed) if says else None,
         tokens=sum(score.tokens for score in scores),
         bytes=sum(score.bytes for score in scores),
         documents=len(scores),
         unknown=sum(score.unknown for score in scores),
+        altered=altered,
     )
 
 

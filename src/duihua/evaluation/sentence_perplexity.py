@@ -43,15 +43,14 @@ def score_sentences(
         language, place = detect_language(file.text), 0
         for line, ids, sentence in zip(lines, encoded, sentences, strict=True):
             part = slice(place, place := place + len(sentence))
-            unknown = model.unknown(ids)
             scores.append(
                 DocumentScore(
                     nats=float(nats[part].sum()),
                     tokens=len(sentence),
                     bytes=len(line.encode("utf-8", "surrogatepass")) + 1,
-                    unknown=unknown,
+                    unknown=model.unknown(ids),
                     right=-1 if right is None else int(right[part].sum()),
-                    whole=model.lossless and not unknown,
+                    whole=model.whole(line, ids),
                     language=language,
                     source=file.source,
                 )

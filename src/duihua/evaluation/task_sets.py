@@ -189,7 +189,9 @@ def read_items(task: TaskSet, archive: TaskArchive, limit: int, shots: int) -> l
         able = ", ".join(name for name, each in TASKS.items() if each.shots)
         raise ConfigError(f"{task.name} has no examples here", where="--shots", remedy=f"Only {able} has; leave it out")
     if not 0 <= shots <= MOST_SHOTS:
-        raise ConfigError(f"must be 0 to {MOST_SHOTS}, found {shots}", where="--shots")
+        raise ConfigError(
+            f"must be 0 to {MOST_SHOTS}, found {shots}", where="--shots", remedy="Leave --shots out for none"
+        )
     items = list(task.items(archive, shots))
     if not limit or limit >= len(items):
         return items

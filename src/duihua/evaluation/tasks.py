@@ -34,7 +34,9 @@ from duihua.evaluation.task_questions import TaskItem
 @dataclass(frozen=True)
 class ItemOutcome:
     """What the model made of one question. chosen, chosen_norm, chosen_bytes: the answer by each rule; of a last word 0
-    where it was guessed and -1 where not. nats: -log likelihood of the right answer. cut: whether the context was."""
+    where it was guessed and -1 where not. nats: -log likelihood of the right answer. cut: whether the context was. moved:
+    whether the end of the context is scored with each answer, because a token lies across the border (likelihood.py): acc is
+    as it should be then, acc_norm a little off, since each answer's characters divide the part that all share."""
 
     answer: int
     options: int
@@ -44,6 +46,7 @@ class ItemOutcome:
     nats: float
     cut: bool
     part: str
+    moved: bool = False
 
     @property
     def right(self) -> bool:
@@ -53,7 +56,7 @@ class ItemOutcome:
 
 @dataclass(frozen=True)
 class TaskFigures:
-    """A model's figures on one task. chance: what guessing scores. perplexity: of last words only."""
+    """A model's figures on one task. chance: what guessing scores. perplexity: of last words only. cut, moved: questions."""
 
     task: str
     acc: Interval
@@ -63,6 +66,7 @@ class TaskFigures:
     perplexity: Interval | None
     cut: int
     parts: dict[str, Interval]
+    moved: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As it stands in JSON."""
@@ -72,6 +76,7 @@ class TaskFigures:
             if interval is not None:
                 found[name] = interval.to_dict()
         found["contexts_cut"] = self.cut
+        found["borders_moved"] = self.moved
         if self.parts:
             found["parts"] = {name: interval.to_dict() for name, interval in self.parts.items()}
         return found
@@ -94,7 +99,7 @@ def ask(
 def outcome(item: TaskItem, made: Sequence[Likelihood], model: LanguageModel) -> ItemOutcome:
     """The answer that each rule chooses."""
     logs = np.array([one.log_likelihood for one in made])
-    cut = any(one.cut for one in made)
+    cut, moved = any(one.cut for one in made), any(one.moved for one in made)
     if len(made) == 1:
         if made[0].greedy is None:
             raise BundleError(
@@ -103,10 +108,10 @@ def outcome(item: TaskItem, made: Sequence[Likelihood], model: LanguageModel) ->
                 remedy="Use a decoder or a recurrent network",
             )
         guessed = 0 if made[0].greedy else -1
-        return ItemOutcome(0, 1, guessed, guessed, guessed, float(-logs[0]), cut, item.part)
+        return ItemOutcome(0, 1, guessed, guessed, guessed, float(-logs[0]), cut, item.part, moved)
     characters, sizes = (np.maximum(1, lengths) for lengths in item.lengths())
     chosen, norm, by_bytes = (int(np.argmax(scores)) for scores in (logs, logs / characters, logs / sizes))
-    return ItemOutcome(item.answer, len(made), chosen, norm, by_bytes, float(-logs[item.answer]), cut, item.part)
+    return ItemOutcome(item.answer, len(made), chosen, norm, by_bytes, float(-logs[item.answer]), cut, item.part, moved)
 
 
 def task_figures(
@@ -126,6 +131,7 @@ def task_figures(
         chance=0.0 if last_word else sum(1 / each.options for each in outcomes) / n if n else math.nan,
         perplexity=_word_perplexity(outcomes, rounds, seed) if last_word else None,
         cut=sum(each.cut for each in outcomes),
+        moved=sum(each.moved for each in outcomes),
         parts={part: _share([each for each in outcomes if each.part == part]) for part in parts},
     )
 

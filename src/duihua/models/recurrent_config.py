@@ -48,19 +48,37 @@ class RecurrentConfig:
     def __post_init__(self) -> None:
         for name in ("width", "layers"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be at least 1, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set it to 1 or more, or leave it out",
+                )
         for name in ("vocabulary_size", "hidden_width", "end_id"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"cannot be negative, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set 0 or more, or leave it out",
+                )
         if not 0 < self.initial_range < float("inf"):
-            raise ConfigError(f"must be above 0, found {self.initial_range}", where="initial_range")
+            raise ConfigError(
+                f"must be above 0, found {self.initial_range}",
+                where="initial_range",
+                remedy="Such as 0.1, or leave it out",
+            )
         if self.vocabulary_size and self.end_id >= self.vocabulary_size:
-            raise ConfigError(f"{self.end_id} is no id of a vocabulary of {self.vocabulary_size}", where="end_id")
+            raise ConfigError(
+                f"{self.end_id} is no id of a vocabulary of {self.vocabulary_size}",
+                where="end_id",
+                remedy="Leave it out: it comes from the tokenizer",
+            )
         if self.cell not in BLOCKS:
             raise ConfigError(f"unknown cell {self.cell!r}", where="cell", remedy="Use rnn, lstm or gru")
         for name in ("embedding_dropout", "input_dropout", "hidden_dropout", "output_dropout", "weight_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"must be in [0, 1), found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be in [0, 1), found {getattr(self, name)}", where=name, remedy="Such as 0.1, or 0 for none"
+                )
 
     @property
     def widths(self) -> list[tuple[int, int]]:

@@ -55,9 +55,15 @@ class RecurrentTranslatorConfig:
     def __post_init__(self) -> None:
         for name in ("width", "hidden_width", "layers", "most_tokens"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be at least 1, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set it to 1 or more, or leave it out",
+                )
         if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"must be in [0, 1), found {self.dropout}", where="dropout")
+            raise ConfigError(
+                f"must be in [0, 1), found {self.dropout}", where="dropout", remedy="Such as 0.1, or 0 for none"
+            )
         check_ids(self.vocabulary_size, self.start_id, self.end_id, self.pad_id)
 
     @property

@@ -78,7 +78,11 @@ class TransformerConfig:
         counts = ("width", "encoder_layers", "decoder_layers", "heads", "feed_forward_width")
         for name in (*counts, "most_tokens"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be at least 1, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set it to 1 or more, or leave it out",
+                )
         if self.width % self.heads:
             raise ConfigError(
                 f"{self.heads} heads cannot share a width of {self.width} evenly",
@@ -86,12 +90,20 @@ class TransformerConfig:
                 remedy="Choose a divisor of width",
             )
         if self.width % 2 and self.positions.startswith("sinusoidal"):
-            raise ConfigError(f"must be even for sinusoids, found {self.width}", where="width")
+            raise ConfigError(
+                f"must be even for sinusoids, found {self.width}", where="width", remedy="Choose an even width"
+            )
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"must be in [0, 1), found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be in [0, 1), found {getattr(self, name)}", where=name, remedy="Such as 0.1, or 0 for none"
+                )
         if self.norm_epsilon <= 0:
-            raise ConfigError(f"must be above 0, found {self.norm_epsilon}", where="norm_epsilon")
+            raise ConfigError(
+                f"must be above 0, found {self.norm_epsilon}",
+                where="norm_epsilon",
+                remedy="Such as 1e-5, or leave it out",
+            )
         check_ids(self.vocabulary_size, self.start_id, self.end_id, self.pad_id)
 
     @property
@@ -122,9 +134,21 @@ def check_ids(vocabulary_size: int, start_id: int, end_id: int, pad_id: int) -> 
     """Raise ConfigError unless the control tokens are inside the vocabulary (where its size is known: not 0) and the end is
     not the pad."""
     if vocabulary_size < 0:
-        raise ConfigError(f"cannot be negative, found {vocabulary_size}", where="vocabulary_size")
+        raise ConfigError(
+            f"cannot be negative, found {vocabulary_size}",
+            where="vocabulary_size",
+            remedy="Leave it out: it comes from the tokenizer",
+        )
     for name, value in (("start_id", start_id), ("end_id", end_id), ("pad_id", pad_id)):
         if value < 0 or (vocabulary_size and value >= vocabulary_size):
-            raise ConfigError(f"must be an id of the vocabulary of {vocabulary_size}, found {value}", where=name)
+            raise ConfigError(
+                f"must be an id of the vocabulary of {vocabulary_size}, found {value}",
+                where=name,
+                remedy="Leave it out: it comes from the tokenizer",
+            )
     if end_id == pad_id:
-        raise ConfigError(f"the end and the pad cannot be one token, found {end_id} for both", where="end_id")
+        raise ConfigError(
+            f"the end and the pad cannot be one token, found {end_id} for both",
+            where="end_id",
+            remedy="Leave both out: they come from the tokenizer",
+        )

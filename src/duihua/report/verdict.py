@@ -38,7 +38,8 @@ def loss_verdict(record: RunRecord) -> Check | None:
         return None
     value = finite(stated)
     if value is None:
-        return Check("bad", t("normal.broken"))
+        altered = stated is None and finite(dig(record.result("pretrain"), "perplexity.all")) is not None
+        return Check("watch", t("normal.altered")) if altered else Check("bad", t("normal.broken"))
     bounds = expected_range(record)
     if bounds is None:
         return Check("watch", t("normal.no_range", value=number(value)))

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import secrets
 import time
+from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from duihua.engine.beam_settings import BeamSettings, LengthPenalty
 from duihua.errors import ConfigError, GenerationError
 from duihua.serving.api_errors import ApiError
+from duihua.serving.leaving import while_waited_for
 from duihua.serving.openai_schema import Strict
 from duihua.serving.services import Shared
 
@@ -46,8 +48,8 @@ class TranslationRequest(Strict):
 
 
 @router.post("/translations")
-async def translations(body: TranslationRequest, services: Shared) -> dict[str, Any]:
-    """The best `n` translations of each input, best first."""
+async def translations(body: TranslationRequest, request: Request, services: Shared) -> dict[str, Any]:
+    """The best `n` translations of each input, best first. A search that nobody waits for any more ends at its next token."""
     translator = services.models.translator(body.model)
     if body.n > body.beam:
         raise ApiError(400, f"n is {body.n}, and a beam of {body.beam} gives no more than that.", param="n")
@@ -71,7 +73,7 @@ async def translations(body: TranslationRequest, services: Shared) -> dict[str, 
         raise ApiError(
             400, f"{error.problem}. {error.remedy}.", param=f"input.{number}", code="context_length_exceeded"
         ) from error
-    answers = await run_in_threadpool(translator.translate, texts, direction, settings)
+    answers = await while_waited_for(request, partial(translator.translate, texts, direction, settings))
     written = sum(found.tokens for answer in answers for found in answer)
     services.metrics.prompt_tokens.labels(translator.card.name).inc(read)
     return {

@@ -25,6 +25,7 @@ from duihua import console
 from duihua.data.parallel.batches import EncodedPair, TokenBatches, padded_batch
 from duihua.data.source import open_source
 from duihua.engine.translation_model import TranslationModel, greedy, model_inputs
+from duihua.errors import ConfigError
 from duihua.evaluation.bleu import bleu
 from duihua.models.model_card import ModelCard
 from duihua.models.recurrent_translator import RecurrentTranslator
@@ -75,6 +76,7 @@ class Validation:
     """What is looked at during training, and the snapshots that are taken then."""
 
     def __init__(self, config: TranslateConfig, context: StageContext, model: TranslationModel, pairs: Pairs) -> None:
+        """Raises ConfigError where the best weights are asked for and there is nothing that tells which they are."""
         self.config, self.context, self.model = config, context, model
         longest = model.network.config.most_tokens
         self.pairs = encode_pairs(
@@ -85,6 +87,12 @@ class Validation:
             for direction in config.directions
             if pairs.validation
         ]
+        if config.keep == "best" and not self.pairs:
+            raise ConfigError(
+                "the best weights are chosen by the BLEU of the validation part, and the sources have no such part",
+                where="translate.keep",
+                remedy="Set keep: averaged or last, or name a source with a validation part",
+            )
         self.snapshots = Snapshots(context.directory / SNAPSHOTS, config.average)
 
     def __call__(self, step: int) -> dict[str, float | str]:
@@ -95,7 +103,8 @@ class Validation:
             for line in read_metrics(self.context.directory / "metrics.jsonl")
             if "validation_bleu" in line and line["step"] < step
         ]
-        self.snapshots.save(step, self._module(), best=not past or float(found["validation_bleu"]) > max(past))
+        best = bool(found) and (not past or float(found["validation_bleu"]) > max(past))
+        self.snapshots.save(step, self._module(), best)
         return found
 
     def measure(self) -> dict[str, float | str]:
@@ -188,6 +197,7 @@ def run(config: TranslateConfig, context: StageContext) -> StageResult:
         "tokens": trained.tokens,
         "padding": batches.padding,
         "loss": trained.loss,
+        "skipped_steps": trained.skipped_steps,
         "plain_loss": trained.last_metrics.get("plain_loss"),
         "kept": kept,
         "candidates": compared,
@@ -257,12 +267,15 @@ def token_loss(network: Translator, pairs: list[EncodedPair], config: TranslateC
 def choose_weights(
     config: TranslateConfig, network: nn.Module, validation: Validation, step: int
 ) -> tuple[str, dict[str, Any]]:
-    """Put the weights that `config.keep` asks for into the network; (which, what each candidate scores on validation)."""
+    """Put the weights that `config.keep` asks for into the network; (which, what each candidate scores on validation). Where
+    there is no validation part nothing was called best, and nothing is scored."""
     last = stored_weights(network)
     every = config.trainer.evaluate_every
     if not every or step % every:  # the last steps have no snapshot yet
         validation(step)
-    candidates = {"last": last, "averaged": validation.snapshots.averaged(), "best": validation.snapshots.best()}
+    candidates = {"last": last, "averaged": validation.snapshots.averaged()}
+    if validation.pairs:
+        candidates["best"] = validation.snapshots.best()
     compared: dict[str, Any] = {"averaged_snapshots": len(validation.snapshots.paths())}
     for name, weights in candidates.items():
         put(network, weights)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from duihua.data.check import check
 from duihua.data.parallel import multi30k
 from duihua.data.parallel.base import PARTS, Part, part_of
 from duihua.data.parallel.everyday import EverydayChinese, EverydayFrench
 from duihua.data.parallel.groups import side_keys
 from duihua.data.parallel.multi30k import Multi30kFrench, Multi30kGerman
 from duihua.data.parallel.tatoeba import Tatoeba
+from duihua.data.records import LeftOut
 from duihua.errors import DataError
 
 REAL = Path(os.environ.get("DUIHUA_DATA", "") or "/nowhere")
@@ -41,6 +43,24 @@ def test_multi30k_reads_its_three_parts_line_by_line(pictures: Path) -> None:
     assert [pair.texts[0] for pair in source.part("train")] == [f"fr train {i}" for i in (0, 2, 3, 4)]
     assert source.left_out.first_place["empty side"].endswith("train.fr.gz:2")
     assert len(list(source.records("heldout"))) == 5
+
+
+def test_what_is_left_out_of_every_part_is_counted_where_it_is_asked_for(pictures: Path, tmp_path: Path) -> None:
+    """`read` counts into what it was given, of all three parts; and into nothing else."""
+    (pictures / "val.en.gz").write_bytes(gzip.compress(b"\none\n"))
+    source, counted = Multi30kFrench(pictures, pictures), LeftOut()
+    assert len(list(source.read(counted))) == 4 + 1 + 3
+    assert counted.counts == {"empty side": 2} and counted.first_place["empty side"].endswith("train.fr.gz:2")
+    assert source.left_out.total == 0
+    assert len(list(source.records("heldout"))) == 4
+    assert source.left_out.total == 1  # validation's, not the test's alone
+    assert check(source, duplicates=False).left_out.total == 2
+    path = tmp_path / "cmn.txt"
+    path.write_text("Hi.\t嗨。\tx\nGo.\t\tx\nRun.\t跑。\tx\n", "utf-8")
+    chinese, counted = Tatoeba(tmp_path, path), LeftOut()
+    assert len(list(chinese.read(counted))) == 2
+    assert counted.counts == {"empty side": 1}  # one file in three parts: its line counts once
+    assert check(chinese, duplicates=False).left_out.total == 1
 
 
 def test_multi30k_refuses_files_of_unequal_length(pictures: Path) -> None:

@@ -180,6 +180,50 @@ def test_every_size_has_a_source_and_gpt_4_has_no_number() -> None:
     assert max(size for size in by_name.values() if size) < 1e13
 
 
+def gpt(layers: int, width: int, tokens: int, positions: int, final: int = 1) -> int:
+    """Biases everywhere, two norms a layer and `final` behind the last, feed-forward 4 times the width, the output tied."""
+    matrices = 4 * width * width + 2 * width * 4 * width
+    vectors = 4 * width + 4 * width + width + 4 * width
+    return layers * (matrices + vectors) + (tokens + positions + 2 * final) * width
+
+
+def encoder_decoder(width: int, inner: int, feed_forward: int, layers: int, tokens: int, bias: int, norm: int) -> int:
+    """inner: width of all heads together. bias: 1 where the feed-forward has them. norm: numbers a norm has for each unit."""
+    attention, ahead = 4 * width * inner, 2 * width * feed_forward + bias * (feed_forward + width)
+    return tokens * width + layers * (3 * attention + 2 * ahead + 5 * norm * width)
+
+
+def gated(
+    layers: int, width: int, queries: int, keys: int, feed_forward: int, norms: int, matrices_of_tokens: int
+) -> int:
+    """No biases, a feed-forward of three matrices; queries, keys: widths of all heads of a kind."""
+    layer = 2 * width * queries + 2 * width * keys + 3 * width * feed_forward + norms * width
+    return layers * layer + (matrices_of_tokens + 1) * width
+
+
+COUNTS = {
+    "Transformer (big)": encoder_decoder(1024, 1024, 4096, 6, 37_000, bias=1, norm=2),
+    "GPT-1": gpt(12, 768, 40_478, 512, final=0),
+    "T5-11B": encoder_decoder(1024, 128 * 128, 65_536, 24, 32_128, bias=0, norm=1) + 2 * 1024 + 2 * 32 * 128,
+    "GPT-3": gpt(96, 12_288, 50_257, 2048),
+    "PaLM": gated(118, 18_432, 48 * 256, 256, 4 * 18_432, 1, 256_000),
+    "OPT-175B": gpt(96, 12_288, 50_272, 2050),
+    "BLOOM": gpt(70, 14_336, 250_880, 0, final=2),  # a norm behind the embedding too
+    "Llama 2 70B": gated(80, 8192, 64 * 128, 8 * 128, 28_672, 2, 2 * 32_000),
+}
+"""Parameters of the published shapes; those of GPT-1, GPT-3, OPT, BLOOM, T5 and Llama 2 are what transformers counts too."""
+
+
+def test_checked_sizes_follow_from_the_published_shapes() -> None:
+    models = {model["name"]: model for model in model_sizes.data(Subject())["models"]}
+    assert {name for name, model in models.items() if "checked" in model} == set(COUNTS)
+    for name, count in COUNTS.items():
+        assert models[name]["checked"].startswith(f"{count:,} by arithmetic"), name
+        assert abs(count / models[name]["parameters"] - 1) < 0.03, name
+    one_layer_less = gpt(95, 12_288, 50_257, 2048)  # control: a count of another shape is another number
+    assert f"{one_layer_less:,}" not in models["GPT-3"]["checked"]
+
+
 # -- a model ----------------------------------------------------------------------------------------------------------
 
 

@@ -11,11 +11,10 @@ language is read and which is written (`facing`).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from duihua.data.records import LeftOut, Parallel, Record, Split, hash_order
+from duihua.data.records import LeftOut, Parallel, Record, Split
 from duihua.data.source import Source
 from duihua.data.starter.base import StarterSource
 from duihua.errors import ConfigError, DataError
@@ -36,45 +35,39 @@ class HasParts(Protocol):
 
 
 class ParallelSource(StarterSource):
-    """A known source of parallel texts. A subclass gives `part` or, where parts are made here, overrides `records` too."""
+    """A known source of parallel texts. A subclass gives `read_parts`."""
 
     kind = "parallel"
     in_starter = False
 
     @abstractmethod
+    def read_parts(self, parts: Sequence[Part], left_out: LeftOut) -> Iterator[Parallel]:
+        """One pass over some parts, one after the other; what is left out of them is added to `left_out`, a line once."""
+
     def part(self, part: Part) -> Iterator[Parallel]:
         """One pass over a part; what is left out is counted in a new `left_out`."""
+        self.left_out = LeftOut()
+        return self.read_parts((part,), self.left_out)
 
     def read(self, left_out: LeftOut) -> Iterator[Record]:
-        return chain.from_iterable(self.part(part) for part in PARTS)
+        return self.read_parts(PARTS, left_out)
 
     def records(self, split: Split) -> Iterator[Record]:
         """The training part, or validation and test one after the other."""
-        if split == "train":
-            return iter(self.part("train"))
-        return chain(self.part("validation"), self.part("test"))
+        self.left_out = LeftOut()
+        return self.read_parts(("train",) if split == "train" else ("validation", "test"), self.left_out)
 
 
 def part_of(source: Source, part: Part) -> Iterator[Parallel]:
-    """A part of any source of parallel texts, by the source itself where it knows its parts.
-
-    Of one that does not (a data set from the hub) the held-out split is the test, and validation is taken out of the training
-    split by a hash of the pair. Raises ConfigError where the source holds something else.
-    """
+    """A part of a source of parallel texts. Raises ConfigError where the source holds something else."""
     if source.kind != "parallel":
         raise ConfigError(
             f"a translator learns from parallel texts, and the source holds {source.kind}",
             where=f"translate.sources, {source.name}",
             remedy="Take a source of kind parallel from `duihua data list`, or set kind: parallel for your own files",
         )
-    if isinstance(source, HasParts):
-        yield from source.part(part)
-        return
-    for record in source.records("heldout" if part == "test" else "train"):
-        assert isinstance(record, Parallel)
-        validation = hash_order(record, "validation") < VALIDATION_SHARE * 2**64
-        if part == "test" or validation == (part == "validation"):
-            yield record
+    assert isinstance(source, HasParts), "each kind of source that may hold parallel texts knows its parts"
+    return source.part(part)
 
 
 def parse_languages(text: str, where: str = "languages") -> tuple[str, str]:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from duihua.data.halves import halve_rows
 from duihua.errors import DataError
 
 POOL_BATCHES = 128
@@ -79,6 +80,10 @@ class TokenBatches:
     def next(self) -> list[dict[str, Tensor]]:
         return [self._padded(self._next_batch()) for _ in range(self.micro_batches)]
 
+    def halves(self, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """A micro-batch as two, where the memory does not hold it."""
+        return halve_rows(batch)
+
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "batch": self.batch}
 
@@ -123,7 +128,7 @@ class TokenBatches:
         return batches
 
     def _next_batch(self) -> list[int]:
-        if self.batch == len(self._batches):
+        if self.batch >= len(self._batches):
             self._lay_out(self.epoch + 1)
         self.batch += 1
         return self._batches[self.batch - 1]

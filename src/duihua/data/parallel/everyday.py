@@ -9,7 +9,7 @@ measure nothing, so validation and test are empty.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,10 +32,9 @@ class Everyday(ParallelSource):
         """The list: a pair a line, a tab between."""
         return Path(__file__).parent / f"{self.name}.tsv"
 
-    def part(self, part: Part) -> Iterator[Parallel]:
+    def read_parts(self, parts: Sequence[Part], left_out: LeftOut) -> Iterator[Parallel]:
         """All pairs for training, none for the other parts."""
-        self.left_out = LeftOut()
-        if part == "train":
+        if "train" in parts:
             for line in self.path.read_text(encoding="utf-8").splitlines():
                 first, _, second = line.partition("\t")
                 yield Parallel((first, second), self.languages, self.name)

@@ -11,10 +11,15 @@ A group that holds more than a hundredth of all pairs is trained on, so that the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from duihua.data.parallel.base import TEST_SHARE, VALIDATION_SHARE, Part
-from duihua.data.records import normalised
+from duihua.data.records import LeftOut, Parallel, normalised
+from duihua.data.rows import Fault
+from duihua.errors import DataError
+
+Result = tuple[Parallel, str] | Fault
+"""A pair with its place, or why there is none."""
 
 LARGEST_SHARE = 0.01
 SMALLEST_LARGE_GROUP = 20
@@ -67,6 +72,39 @@ def parts_by_group(
         else:
             part[group] = "test" if draw < test_share else "validation"
     return [part[group] for group in groups]
+
+
+def split_pairs(
+    results: Iterable[Result],
+    left_out: LeftOut,
+    name: str,
+    test_share: float = TEST_SHARE,
+    validation_share: float = VALIDATION_SHARE,
+) -> Iterator[tuple[Parallel, str, Part]]:
+    """Every usable pair with its place and its part, in order; faults and pairs that were met before are counted in `left_out`.
+
+    All results are read before the first is given: until the last pair is known, any two groups may still be one. Raises
+    DataError where no pair is usable.
+    """
+    usable: list[tuple[Parallel, str]] = []
+    keys: dict[tuple[bytes, bytes], None] = {}
+    for result in results:
+        if isinstance(result, Fault):
+            left_out.add(result.reason, result.place)
+            continue
+        sides = side_keys(result[0].texts)
+        if sides in keys:
+            left_out.add("says the same as a pair before it", result[1])
+            continue
+        keys[sides] = None
+        usable.append(result)
+    if not usable:
+        reason, place = next(iter(left_out.first_place.items()), ("there are no records", name))
+        raise DataError(
+            f"no usable record: {reason}", where=place or name, remedy="Run `duihua data check` on the source"
+        )
+    parts = parts_by_group(keys, test_share, validation_share)
+    return ((pair, place, part) for (pair, place), part in zip(usable, parts, strict=True))
 
 
 def _key(text: str, more: bytes = b"") -> bytes:

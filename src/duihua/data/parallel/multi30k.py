@@ -16,7 +16,8 @@ import os
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -118,10 +119,9 @@ class Multi30k(ParallelSource):
                 _keep(name, content, folder, HOME + name)
                 bar.advance(1)
 
-    def part(self, part: Part) -> Iterator[Parallel]:
-        """One pass over a part, in the order of its files."""
-        self.left_out = LeftOut()
-        return self._pairs(part, self.left_out)
+    def read_parts(self, parts: Sequence[Part], left_out: LeftOut) -> Iterator[Parallel]:
+        """One pass over the parts, each in the order of its files."""
+        return chain.from_iterable(self._pairs(part, left_out) for part in parts)
 
     def _pairs(self, part: Part, left_out: LeftOut) -> Iterator[Parallel]:
         paths = [self.folder / f"{STEMS[part]}.{language}.gz" for language in self.languages]

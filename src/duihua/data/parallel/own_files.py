@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from duihua.data.columns import plan_columns, to_record
-from duihua.data.parallel.base import TEST_SHARE, VALIDATION_SHARE, Part, parse_languages
-from duihua.data.parallel.groups import parts_by_group, side_keys
+from duihua.data.parallel.base import TEST_SHARE, VALIDATION_SHARE, HasParts, Part, parse_languages
+from duihua.data.parallel.groups import Result, split_pairs
 from duihua.data.records import BadRecordError, Kind, LeftOut, Parallel, Record, Split
 from duihua.data.rows import Fault, form_of, read_lines, read_rows
 from duihua.data.source import ColumnsConfig, Source, SourceConfig
@@ -29,8 +29,6 @@ from duihua.data.user_files import OWN_TERMS, find_files
 from duihua.data.views import ApartSource
 from duihua.errors import ConfigError, DataError
 from duihua.files import sha256_file, sha256_json
-
-Result = tuple[Parallel, str] | Fault
 
 
 def open_own(config: SourceConfig) -> Source:
@@ -116,25 +114,7 @@ class ParallelFiles:
 
     def split(self, left_out: LeftOut) -> Iterator[tuple[Parallel, str, Part]]:
         """Every usable pair with its place and its part. Raises DataError where there is none."""
-        usable: list[tuple[Parallel, str]] = []
-        seen: set[tuple[bytes, bytes]] = set()
-        for result in self.results():
-            if isinstance(result, Fault):
-                left_out.add(result.reason, result.place)
-                continue
-            keys = side_keys(result[0].texts)
-            if keys in seen:
-                left_out.add("says the same as a pair before it", result[1])
-                continue
-            seen.add(keys)
-            usable.append(result)
-        if not usable:
-            first = next(iter(left_out.first_place.items()), ("the files are empty", self.name))
-            raise DataError(
-                f"no usable record: {first[0]}", where=first[1] or self.name, remedy="Run `duihua data check` on it"
-            )
-        parts = parts_by_group((side_keys(pair.texts) for pair, _ in usable), *self._shares)
-        return ((pair, place, part) for (pair, place), part in zip(usable, parts, strict=True))
+        return split_pairs(self.results(), left_out, self.name, *self._shares)
 
     def records(self, split: Split) -> Iterator[Record]:
         """The training part, or validation and test."""
@@ -155,12 +135,12 @@ class ParallelFiles:
 
 
 class ParallelApart(ApartSource):
-    """The user's held-out pairs apart: they are the test, and validation comes out of the other file."""
+    """The user's held-out pairs apart: they are the test, and validation comes out of the other place."""
 
     def part(self, part: Part) -> Iterator[Parallel]:
         """One pass over a part."""
         place = self.heldout if part == "test" else self.train
-        assert isinstance(place, ParallelFiles)
+        assert isinstance(place, HasParts)
         records = place.part("train" if part == "test" else part)
         self.left_out = place.left_out
         return records

@@ -16,7 +16,7 @@ import gzip
 import importlib.util
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from duihua.data.parallel.base import ParallelSource, Part
@@ -80,12 +80,12 @@ class Tatoeba(ParallelSource):
             )
         write_atomic(data_directory / FOLDER / path.name, path.read_bytes())
 
-    def part(self, part: Part) -> Iterator[Parallel]:
-        """One pass over a part, in the file's order."""
-        self.left_out = LeftOut()
-        pairs = list(self.pairs(self.left_out))
-        parts = parts_by_group(side_keys(pair.texts) for pair in pairs)
-        return (pair for pair, its in zip(pairs, parts, strict=True) if its == part)
+    def read_parts(self, parts: Sequence[Part], left_out: LeftOut) -> Iterator[Parallel]:
+        """The parts, each in the file's order. A line's part is known when all lines are read, so `left_out` counts the whole
+        file, whichever parts are asked for."""
+        pairs = list(self.pairs(left_out))
+        found = parts_by_group(side_keys(pair.texts) for pair in pairs)
+        return (pair for part in parts for pair, its in zip(pairs, found, strict=True) if its == part)
 
     def pairs(self, left_out: LeftOut) -> Iterator[Parallel]:
         """Every usable pair of the file, in its order; the others are counted in `left_out`."""

@@ -60,7 +60,8 @@ SHIFTS: dict[str, tuple[float, float, str]] = {
 
 
 def data(_subject: Subject) -> dict[str, Any]:
-    """models: name, date (year-month), parameters (None: not disclosed), active, sparse, source."""
+    """models: name, date (year-month), parameters (None: not disclosed), active, sparse, source; checked (of some): the
+    count that follows from the published shape, to the parameter."""
     text = resources.files("duihua.report.inside").joinpath("model_sizes.json").read_text(encoding="utf-8")
     return {"models": json.loads(text)}
 

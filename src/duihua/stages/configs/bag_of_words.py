@@ -41,7 +41,9 @@ class BagOfWordsConfig:
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
-            raise ConfigError(f"must be at least 1, found {self.seeds}", where="seeds")
+            raise ConfigError(
+                f"must be at least 1, found {self.seeds}", where="seeds", remedy="Set it to 1 or more, or leave it out"
+            )
         if self.seeds > 1 and not self.limit:
             raise ConfigError(
                 "with all examples every run is the same",
@@ -50,10 +52,18 @@ class BagOfWordsConfig:
             )
         for name in ("limit", "test_limit"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"cannot be negative, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set 0 or more, or leave it out",
+                )
         for name in ("pseudo_count", "regularisation"):
             if getattr(self, name) <= 0:
-                raise ConfigError(f"must be above 0, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be above 0, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set a larger number, or leave it out",
+                )
         if self.vocabulary_size and self.vocabulary_size < 3:
             raise ConfigError(
                 f"{self.vocabulary_size} ids have no room beside the two control ids",

@@ -44,7 +44,9 @@ class NGramConfig:
         if not self.sources:
             raise ConfigError("there is no source of text", where="sources", remedy="Name at least one")
         if self.order < 1:
-            raise ConfigError(f"must be at least 1, found {self.order}", where="order")
+            raise ConfigError(
+                f"must be at least 1, found {self.order}", where="order", remedy="Set it to 1 or more, or leave it out"
+            )
         if self.smoothing == "none" and self.order > 1:
             raise ConfigError(
                 "without smoothing a context that was never met has no probabilities",
@@ -52,7 +54,11 @@ class NGramConfig:
                 remedy="Choose order 1, or kneser-ney",
             )
         if not 0 <= self.discount < 1:
-            raise ConfigError(f"must be from 0 to below 1, found {self.discount}", where="discount")
+            raise ConfigError(
+                f"must be from 0 to below 1, found {self.discount}",
+                where="discount",
+                remedy="0 estimates it",
+            )
         if self.vocabulary_size and self.vocabulary_size < 3:
             raise ConfigError(
                 f"{self.vocabulary_size} ids have no room beside the two control ids",
@@ -61,7 +67,11 @@ class NGramConfig:
             )
         for name in ("samples", "sample_tokens"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"cannot be negative, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set 0 or more, or leave it out",
+                )
         for number, source in enumerate(self.sources):
             if source.weight != 1.0:
                 raise ConfigError(

@@ -63,7 +63,8 @@ class TranslateConfig:
     average: int = 5
     """Snapshots, one at each evaluation, of which the last so many are averaged (Vaswani et al. 2017, section 6.1)."""
     keep: Literal["averaged", "best", "last"] = "averaged"
-    """Weights that become the model: the average, the snapshot of the best validation BLEU, or those of the last step."""
+    """Weights that become the model: the average, the snapshot of the best validation BLEU (which needs a source with a
+    validation part), or those of the last step."""
     search: BeamSettings = field(default_factory=lambda: BeamSettings(stopping="estimate"))
     """How the test part is translated. stopping is estimate here: full ends as soon as `beam` hypotheses have, and where a
     model is sure of itself those are short wrong ones that ended before the right one could."""
@@ -99,11 +100,23 @@ class TranslateConfig:
             )
         for name in ("longest", "epochs", "batch_tokens", "micro_batches", "validation_pairs", "average"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be at least 1, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set it to 1 or more, or leave it out",
+                )
         if self.test_limit < 0:
-            raise ConfigError(f"cannot be negative, found {self.test_limit}", where="test_limit")
+            raise ConfigError(
+                f"cannot be negative, found {self.test_limit}",
+                where="test_limit",
+                remedy="Set 0 to translate all of the test",
+            )
         if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"must be from 0 to below 1, found {self.label_smoothing}", where="label_smoothing")
+            raise ConfigError(
+                f"must be from 0 to below 1, found {self.label_smoothing}",
+                where="label_smoothing",
+                remedy="0.1 is usual, 0 smooths nothing",
+            )
         if self.longest > self.shape.most_tokens:
             raise ConfigError(
                 f"pairs of {self.longest} tokens do not fit into the network's {self.shape.most_tokens}",

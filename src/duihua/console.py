@@ -18,9 +18,10 @@ from typing import Any, Protocol, TextIO
 
 
 class _Mode:
-    """Whether standard output is kept for one JSON object."""
+    """Whether standard output is kept for one JSON object, and whether nothing is said to people."""
 
     json = False
+    silent = False
 
 
 _mode = _Mode()
@@ -43,19 +44,31 @@ def json_output(on: bool = True) -> Iterator[None]:
         _mode.json = before
 
 
+@contextmanager
+def silence() -> Iterator[None]:
+    """Inside, nothing is printed: of several processes that do the same work one speaks."""
+    before, _mode.silent = _mode.silent, True
+    try:
+        yield
+    finally:
+        _mode.silent = before
+
+
 def _out() -> TextIO:
     return sys.stderr if _mode.json else sys.stdout
 
 
 def say(text: str = "") -> None:
     """Print a line for people: standard output, or standard error under `--json`."""
+    if _mode.silent:
+        return
     print(text, file=_out(), flush=True)
 
 
 def pieces(parts: Sequence[tuple[str, str]], indent: str = "") -> None:
     """Print pieces of text (text, rich style) one after the other: in their styles on a terminal, elsewhere between bars."""
     stream = _out()
-    if not stream.isatty():
+    if _mode.silent or not stream.isatty():
         say(f"{indent}|{'|'.join(text for text, _ in parts)}|")
         return
     from rich.console import Console
@@ -66,6 +79,8 @@ def pieces(parts: Sequence[tuple[str, str]], indent: str = "") -> None:
 
 def warn(text: str) -> None:
     """Print a line on standard error: something that went differently from what was asked, but goes on."""
+    if _mode.silent:
+        return
     print(text, file=sys.stderr, flush=True)
 
 
@@ -194,7 +209,7 @@ def progress(total: float | None, unit: str, label: str) -> Iterator[Progress]:
     On a terminal a bar; elsewhere one plain line every 20 seconds and one at the end.
     """
     stream = _out()
-    if not stream.isatty():
+    if _mode.silent or not stream.isatty():
         plain = _PlainProgress(total, unit, label)
         try:
             yield plain

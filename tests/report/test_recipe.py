@@ -116,10 +116,12 @@ def test_a_wrong_setting_is_refused_with_its_text(setting: str, message: str) ->
 def test_the_recipes_of_the_project_are_right_and_hold_every_stage_of_the_road(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
-    beside = {"classify", "bag_of_words", "ngram", "recurrent", "translate"}  # which stand beside the road
+    beside = {"classify", "bag_of_words", "ngram", "recurrent", "translate", "dpo", "grpo", "rejection_sampling"}
     road = [name for name in STAGES if name not in beside]
     whole = road if path.stem in ("quickstart", "tiny") else ["tokenizer", "pretrain"]  # a base for experiments
-    if path.stem == "lstm-ptb":
+    if path.stem == "arithmetic":
+        whole = ["tokenizer", "pretrain", "sft", "grpo"]
+    elif path.stem == "lstm-ptb":
         whole = ["recurrent"]
     elif path.stem.startswith("translate-"):
         whole = ["translate"]

@@ -17,11 +17,12 @@ import pytest
 
 from duihua.errors import ConfigError, DuihuaError
 from duihua.files import read_json, write_atomic, write_json
-from duihua.report.fingerprint import bundle_fingerprint, sources_in, what_changed
+from duihua.report.fingerprint import bundle_fingerprint, what_changed
 from duihua.report.recipe import PlannedStage, Recipe
 from duihua.report.runner import RunOutcome, run_recipe, settings_line, terminating_as_interrupt
 from duihua.stages import Stage
 from duihua.stages.context import StageContext, StageResult
+from duihua.stages.data_state import sources_in
 
 
 @dataclass(frozen=True)
@@ -341,6 +342,12 @@ def test_settings_are_printed_flat() -> None:
     config = {"steps": 3, "rates": {"fast": 0.1}, "pair": [1, 2], "sources": [source], "prompts": [{"a": 1}, {"a": 2}]}
     assert settings_line(config) == "steps 3, rates.fast 0.1, pair 1, 2, sources wiki (limit 5), prompts 2 entries"
     assert settings_line({"steps": 3, "shape": {"width": None, "layers": 2}, "lora": None}) == "steps 3, shape.layers 2"
+
+
+def test_settings_that_are_the_defaults_are_not_printed() -> None:
+    config = {"steps": 3, "shape": {"width": 64, "layers": 2}, "rate": 0.1}
+    assert settings_line(config, {"steps": 3, "shape": {"width": 32, "layers": 2}, "rate": 0.1}) == "shape.width 64"
+    assert settings_line(config, config) == "defaults"
 
 
 def test_sources_are_found_at_any_depth_of_the_real_configs() -> None:

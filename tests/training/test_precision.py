@@ -15,6 +15,7 @@ from duihua.models.config import DecoderConfig
 from duihua.models.decoder import Decoder
 from duihua.stages.pretrain import language_model_loss
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
+from duihua.training.gradients import Gradients
 from duihua.training.precision import compute_dtype
 from duihua.training.trainer import LossParts, Trainer
 
@@ -181,22 +182,22 @@ def test_a_resumed_fp16_run_has_the_same_bits_and_the_same_scale(tmp_path: Path,
     assert third.scaler is not None and third.scaler.state_dict() != whole.scaler.state_dict()
 
 
-class ClipsFirst(Trainer):
+class ClipsFirst(Gradients):
     """Wrong on purpose: clips the scaled gradient and divides it by the scale afterwards."""
 
-    def _scale_and_clip(self, scale: float) -> float:
+    def scale_and_clip(self, scale: float, most: float) -> float:
         assert self.scaler is not None
         factor = self.scaler.get_scale()
-        for weight in self.network.parameters():
+        for weight in self.model.parameters():
             weight.grad = None if weight.grad is None else weight.grad * factor
-        norm = super()._scale_and_clip(scale)
-        for weight in self.network.parameters():
+        norm = super().scale_and_clip(scale, most)
+        for weight in self.model.parameters():
             weight.grad = None if weight.grad is None else weight.grad / factor
         return norm
 
 
 def test_the_gradient_is_clipped_after_it_is_divided_by_the_scale(tmp_path: Path) -> None:
-    def moved(kind: type[Trainer], precision: str) -> tuple[Tensor, float]:
+    def moved(kind: type[Gradients], precision: str) -> tuple[Tensor, float]:
         trainer = make(
             tmp_path,
             precision,
@@ -204,14 +205,14 @@ def test_the_gradient_is_clipped_after_it_is_divided_by_the_scale(tmp_path: Path
             clip_norm=0.5,
             optimizer=OptimizerConfig(kind="sgd", learning_rate=1.0, momentum=0.0),
         )
-        trainer.__class__ = kind
+        trainer._gradients.__class__ = kind
         before = torch.cat([weight.detach().flatten().clone() for weight in trainer.network.parameters()])
         norm = trainer.step()["gradient_norm"]
         after = torch.cat([weight.detach().flatten() for weight in trainer.network.parameters()])
         return after - before, norm
 
-    full, full_norm = moved(Trainer, "fp32")
-    short, short_norm = moved(Trainer, "fp16")
+    full, full_norm = moved(Gradients, "fp32")
+    short, short_norm = moved(Gradients, "fp16")
     wrong, wrong_norm = moved(ClipsFirst, "fp16")
     assert full_norm > 0.5  # the threshold was passed
     assert float(full.norm()) == pytest.approx(0.5 / 2, rel=1e-3)  # first of two warm-up steps: half the rate

@@ -16,11 +16,12 @@ import sys
 from collections.abc import Sequence
 
 from duihua import console
-from duihua.errors import DuihuaError
+from duihua.errors import ConfigError, DuihuaError
 from duihua.version import __version__
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("duihua.cli.run", "run a recipe: every stage from text to chat model, with a report"),
+    "watch": ("duihua.cli.watch", "show how a training goes, or several side by side, while they run"),
     "chat": ("duihua.cli.chat", "talk to a model in the terminal"),
     "serve": ("duihua.cli.serve", "serve the chat page and an OpenAI-compatible API"),
     "data": ("duihua.cli.data", "list, get, show and check sources of data"),
@@ -28,8 +29,12 @@ VERBS: dict[str, tuple[str, str]] = {
     "pretrain": ("duihua.cli.stage", "stage: train a decoder on running text, from random weights"),
     "recurrent": ("duihua.cli.stage", "stage: train a recurrent language model (RNN, LSTM or GRU)"),
     "sft": ("duihua.cli.stage", "stage: teach a base model to answer in conversations"),
-    "reward": ("duihua.cli.stage", "stage: train a reward model on pairs of replies"),
+    "reward": ("duihua.cli.reward", "train a reward model on pairs of replies, score with it, examine it"),
     "ppo": ("duihua.cli.stage", "stage: train a chat model against a reward model"),
+    "dpo": ("duihua.cli.stage", "stage: train a chat model on preferences directly, without a reward model"),
+    "grpo": ("duihua.cli.stage", "stage: train a chat model on groups of its own replies (GRPO, RLOO)"),
+    "best-of-n": ("duihua.cli.best_of_n", "several replies to each prompt, the best by a reward model"),
+    "rejection_sampling": ("duihua.cli.stage", "stage: fine-tune a chat model on the best of its own replies"),
     "classify": ("duihua.cli.classify", "stage: teach a base model to classify texts, pairs and choices"),
     "translate": ("duihua.cli.translate", "train a translator, translate with it, score it"),
     "bag_of_words": (
@@ -47,7 +52,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "tokens": ("duihua.cli.tokens", "show sentences as tokens: byte pairs, characters, words"),
     "inspect": ("duihua.cli.inspect", "show what a model consists of"),
     "figures": ("duihua.cli.figures", "draw what goes on inside a model: attention, masks, queries and keys, curves"),
-    "doctor": ("duihua.cli.doctor", "say what is wrong with this machine and what to do"),
+    "doctor": ("duihua.cli.doctor", "say what is wrong with this machine, a reward model or a PPO run, and what to do"),
 }
 
 INTERRUPTED = 130
@@ -151,6 +156,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _run_verb(verb: str, arguments: list[str]) -> int:
     """Import the verb's module and call it; a parser that leaves by SystemExit gives its code."""
+    refuse_ranks(verb)
     module = importlib.import_module(VERBS[verb][0])
     try:
         if VERBS[verb][0] == "duihua.cli.stage":
@@ -161,6 +167,21 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
             print(stop.code, file=sys.stderr)
             return 1
         return stop.code or 0
+
+
+def refuse_ranks(verb: str) -> None:
+    """Raise ConfigError where torchrun has started several processes for something that only one can do."""
+    from duihua.stages import STAGES
+    from duihua.training.launch import launched_ranks
+
+    able = [name for name, stage in STAGES.items() if stage.ranks]
+    count = launched_ranks()
+    if count > 1 and verb not in able:
+        raise ConfigError(
+            f"`duihua {verb}` cannot be spread over {count} ranks",
+            where="torchrun",
+            remedy=f"Start it without torchrun; several ranks can train {', '.join(able)}",
+        )
 
 
 def _describe() -> int:

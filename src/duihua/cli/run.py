@@ -34,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
             device=arguments.device,
             until=arguments.until,
             command=["duihua", "run", *argv],
+            accept_changed_data=arguments.accept_changed_data,
         )
         if arguments.json:
             console.emit_json(
@@ -69,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", metavar="N", default=None, help="over the recipe's number of CPU threads")
     parser.add_argument(
         "--data", metavar="DIR", default="", help="data directory (default $DUIHUA_HOME or ~/.cache/duihua)"
+    )
+    parser.add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="a file of data has changed under a training: go on from its checkpoint with the new content, and keep the stages "
+        "that are finished",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     return parser

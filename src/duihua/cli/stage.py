@@ -20,6 +20,7 @@ from duihua.config.flags import optional_groups
 from duihua.config.mapping import suggestion
 from duihua.errors import ConfigError
 from duihua.stages import Stage, find_stage
+from duihua.training.launch import launch_words
 
 INPUT_FILES = ("config.json", "tokenizer.json", "words.json", "characters.json")
 
@@ -41,17 +42,17 @@ def main(argv: Sequence[str]) -> int:
                 "no folder to write to", where="--output", remedy=f"Add --output DIR, such as runs/{stage.name}"
             )
         inputs = read_inputs(stage, common.input)
-        outcome = _run(stage, config, inputs, common, ["duihua", *argv])
-        if common.json:
+        outcome = _run(stage, config, inputs, common, [*launch_words(), *argv])
+        if common.json and outcome is not None:
             console.emit_json(outcome)
     return 0
 
 
 def _run(
     stage: Stage, config: Any, inputs: dict[str, Path], common: argparse.Namespace, command: list[str]
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     from duihua.data.home import data_directory
-    from duihua.report.single import run_single
+    from duihua.report.ranked import run_ranked
     from duihua.stages.context import StageContext
 
     context = StageContext(
@@ -61,12 +62,15 @@ def _run(
         device=common.device,
         seed=common.seed,
         threads=common.threads,
+        accept_changed_data=common.accept_changed_data,
     )
     try:
-        result = run_single(stage, config, context)
+        result = run_ranked(stage, config, context)
     except KeyboardInterrupt:
         console.say(f"Stopped; nothing is lost. Go on with the same command: {shlex.join(command)}")
         raise
+    if result is None:  # one of several ranks; the first one says what there is to say
+        return None
     bundle = None if result.bundle is None else str(result.bundle)
     console.say(f"{stage.name}: {'its result' if bundle is None else 'the bundle'} is in {common.output}")
     return {"stage": stage.name, "bundle": bundle, "config": to_mapping(config), "metrics": result.metrics}
@@ -146,6 +150,11 @@ def _parser(stage: Stage) -> argparse.ArgumentParser:
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="seed of every random choice (default 0)")
     parser.add_argument(
         "--data", metavar="DIR", default="", help="data directory (default $DUIHUA_HOME or ~/.cache/duihua)"
+    )
+    parser.add_argument(
+        "--accept-changed-data",
+        action="store_true",
+        help="go on from a checkpoint though a file of data has changed under it",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     return parser

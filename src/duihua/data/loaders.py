@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from duihua.data.halves import halve_rows
 from duihua.data.shards import Shard
 from duihua.errors import DataError
 
@@ -51,11 +52,26 @@ class StreamedBatches:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def next(self) -> list[dict[str, Tensor]]:
-        batches = []
+        return self.share(0, 1)
+
+    def share(self, rank: int, ranks: int) -> list[dict[str, Tensor]]:
+        """The rows of one of several ranks, of each micro-batch those numbered rank, rank + ranks, ...; {} for none.
+
+        No other row is read, and the source moves on by the whole step."""
+        batches: list[dict[str, Tensor]] = []
         for _ in range(self.micro_batches):
-            rows = torch.from_numpy(np.stack([self._next_row() for _ in range(self.rows)]))
-            batches.append({"token_ids": rows[:, :-1], "targets": rows[:, 1:]})
+            found = []
+            for place in range(self.rows):
+                start = self._next_start()
+                if place % ranks == rank:
+                    found.append(self._read_row(start))
+            rows = torch.from_numpy(np.stack(found)) if found else None
+            batches.append({} if rows is None else {"token_ids": rows[:, :-1], "targets": rows[:, 1:]})
         return batches
+
+    def halves(self, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """A micro-batch as two, where the memory does not hold it."""
+        return halve_rows(batch)
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "row": self.row}
@@ -67,15 +83,17 @@ class StreamedBatches:
     def _lay_out(self, epoch: int) -> None:
         """Order the documents and the rows of an epoch."""
         random = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-        parts, sizes = [], []
+        numbers, places, sizes = [], [], []
         for number, (lengths, repeat) in enumerate(zip(self._lengths, self.repeats, strict=True)):
             whole, share = divmod(repeat, 1.0)
             thinned = random.permutation(len(lengths))[: round(share * len(lengths))]
             documents = np.concatenate([*[np.arange(len(lengths))] * int(whole), thinned])
-            parts.append(np.stack((np.full(len(documents), number), documents), axis=1))
+            numbers.append(np.full(len(documents), number, dtype=np.int16))  # small types: a large corpus has millions
+            places.append(documents.astype(np.int32))
             sizes.append(lengths[documents])
-        order = random.permutation(sum(len(part) for part in parts))
-        self._documents: npt.NDArray[np.int64] = np.concatenate(parts)[order]
+        order = random.permutation(sum(len(part) for part in places))
+        self._shard_of = np.concatenate(numbers)[order]
+        self._documents = np.concatenate(places)[order]
         self._ends: npt.NDArray[np.int64] = np.cumsum(np.concatenate(sizes)[order])
         if self.epoch_tokens < self.length:
             raise DataError(
@@ -89,12 +107,15 @@ class StreamedBatches:
         self._starts = random.permutation(starts)
         self.epoch, self.row = epoch, 0
 
-    def _next_row(self) -> npt.NDArray[np.int64]:
-        """length + 1 ids: a row's tokens and the one before them."""
-        if self.row == len(self._starts):
+    def _next_start(self) -> int:
+        """Where the next row starts in the stream of its epoch."""
+        if self.row >= len(self._starts):
             self._lay_out(self.epoch + 1)
-        start = int(self._starts[self.row])
         self.row += 1
+        return int(self._starts[self.row - 1])
+
+    def _read_row(self, start: int) -> npt.NDArray[np.int64]:
+        """length + 1 ids: a row's tokens and the one before them, of the present epoch."""
         if start:
             return self._read(start - 1, self.length + 1)
         return np.concatenate((np.asarray([self.end_id], dtype=np.int64), self._read(0, self.length)))
@@ -105,8 +126,7 @@ class StreamedBatches:
         offset = start - (int(self._ends[place - 1]) if place else 0)
         parts: list[npt.NDArray[np.unsignedinteger]] = []
         while count:
-            shard, document = self._documents[place]
-            part = self.shards[shard].document(int(document))[offset : offset + count]
+            part = self.shards[self._shard_of[place]].part(int(self._documents[place]), offset, count)
             parts.append(part)
             count -= len(part)
             place, offset = place + 1, 0

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from duihua.data.halves import halve_rows
 from duihua.data.records import ASSISTANT, SYSTEM, Conversation, Message
 from duihua.errors import DataError
 
@@ -226,16 +227,25 @@ class PackedBatches:
 
     def next(self) -> list[dict[str, Tensor]]:
         """One step's micro-batches: `rows` rows in all, at most `micro_rows` in each."""
+        return self.share(0, 1)
+
+    def share(self, rank: int, ranks: int) -> list[dict[str, Tensor]]:
+        """The rows of one of several ranks, of each micro-batch those numbered rank, rank + ranks, ...; {} for none."""
         rows: list[list[Example]] = []
         while len(rows) < self.rows:
-            if self.row == len(self._packed):
+            if self.row >= len(self._packed):
                 self.epoch, self.row = self.epoch + 1, 0
                 self._packed = self._pack(self.epoch)
             taken = self._packed[self.row : self.row + self.rows - len(rows)]
             self.row += len(taken)
             rows += taken
         parts = [rows[start : start + self.micro_rows] for start in range(0, self.rows, self.micro_rows)]
-        return [make_batch(part, self.row_length, self.pad_id) for part in parts]
+        mine = [part[rank::ranks] for part in parts]
+        return [make_batch(part, self.row_length, self.pad_id) if part else {} for part in mine]
+
+    def halves(self, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """A micro-batch as two, where the memory does not hold it."""
+        return halve_rows(batch)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch starts."""

@@ -1,8 +1,9 @@
 """Shards: token ids in a memory-mapped file, with the place where each document ends.
 
 Why: tokenising costs minutes and memory, reading ids costs neither. A shard is made once for a corpus and a tokenizer
-(its name is the hash of both), appended to block by block and renamed when whole; training maps it and touches only the
-pages it needs, so memory stays flat however large the corpus is.
+(its name is the hash of both), appended to block by block and renamed when whole; training reads from it the few bytes that a
+row needs. Why read and not mapped: pages of a mapped file that were touched count as the process's own memory until
+somebody else wants them, and after an epoch that is the whole corpus. Read bytes leave nothing behind.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Shard:
         self.ids: npt.NDArray[np.unsignedinteger] = np.memmap(
             directory / "ids.bin", dtype=self.about["dtype"], mode="r"
         )
+        self._file = open(directory / "ids.bin", "rb", buffering=0)  # noqa: SIM115  # closed with the shard
         self.ends: npt.NDArray[np.int64] = np.fromfile(directory / "ends.bin", dtype=np.int64)
         if len(self.ids) != self.about["tokens"] or len(self.ends) != self.about["documents"]:
             raise DataError(
@@ -62,8 +64,17 @@ class Shard:
 
     def document(self, index: int) -> npt.NDArray[np.unsignedinteger]:
         """Ids of one document with its end-of-text token."""
-        start = int(self.ends[index - 1]) if index else 0
-        return self.ids[start : int(self.ends[index])]
+        return self.part(index, 0, int(self.ends[index]))
+
+    def part(self, index: int, offset: int, count: int) -> npt.NDArray[np.unsignedinteger]:
+        """At most `count` ids of one document from place `offset` on, the end-of-text token included."""
+        start = (int(self.ends[index - 1]) if index else 0) + offset
+        size = self.ids.itemsize
+        wanted = min(count, int(self.ends[index]) - start) * size
+        data = os.pread(self._file.fileno(), wanted, start * size)
+        if len(data) != wanted:
+            raise DataError("the file of ids ends too early", where=str(self.directory), remedy="Remove the folder")
+        return np.frombuffer(data, dtype=self.ids.dtype)
 
 
 def write_shard(directory: Path, texts: Iterable[str], tokenizer: Encoder) -> Shard:

@@ -65,7 +65,9 @@ class WordCorpus:
         """
         if not 2 < count <= self.vocabulary.vocabulary_size:
             raise ConfigError(
-                f"must be 3 to the {self.vocabulary.vocabulary_size} of {self.name}, found {count}", where="types"
+                f"must be 3 to the {self.vocabulary.vocabulary_size} of {self.name}, found {count}",
+                where="types",
+                remedy="Set 0 to keep them all",
             )
         words = self.vocabulary.words[: count - 2]  # most frequent first, behind the two control ids
         unknown = self.vocabulary.unknown_id

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from duihua.errors import BundleError
 from duihua.files import sync_directory
 
@@ -30,8 +32,8 @@ def written_aside(directory: Path) -> Iterator[Path]:
         aside.mkdir(parents=True)
         yield aside
         _move_into_place(aside, directory, fresh)
-    except OSError as error:
-        problem = f"cannot write the bundle: {error.strerror or error}"
+    except (OSError, SafetensorError) as error:  # the second one is what safetensors makes of the first
+        problem = f"cannot write the bundle: {getattr(error, 'strerror', None) or error}"
         raise BundleError(problem, where=str(directory), remedy="Free some space or choose another folder") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -33,7 +33,8 @@ from duihua.models.interop.family import Kind
 from duihua.models.interop.registry import FAMILIES, config_mapping, family_of, read_config
 from duihua.models.model_card import ModelCard, card_text, merge_terms, origin
 from duihua.models.weights import DTYPES, WEIGHTS, fill, read_object, stored_tensors
-from duihua.text.tokenizer import AbsentTokenizer, Tokenizer, read_stop_ids
+from duihua.text.tokenizer import AbsentTokenizer, Tokenizer
+from duihua.text.tokenizer_files import read_stop_ids
 from duihua.version import __version__
 
 FORMAT = 1

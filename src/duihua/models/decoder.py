@@ -132,9 +132,11 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """The vectors after the final norm, (b, t, d): `logits`, `next_token_losses` and other heads start here.
 
-        attention_mask_bt: 1 for real tokens, 0 for pads on either side. segments_bt: a number for each packed document; a
-        token sees its own only. positions_bt: each token's place, needed with a cache. rows_b: the cache slot of each row,
-        None for slots 0..b-1. Raises GenerationError when the text is longer than the model's context.
+        attention_mask_bt: 1 for real tokens, 0 for pads on either side; or (b, t, s) booleans, true where the token at t
+        may look at the one at s, for texts that branch (then positions_bt is needed, and nobody looks ahead). segments_bt:
+        a number for each packed document; a token sees its own only. positions_bt: each token's place, needed with a cache.
+        rows_b: the cache slot of each row, None for slots 0..b-1. Raises GenerationError when the text is longer than the
+        model's context.
         """
         plan = self._plan(token_ids_bt, attention_mask_bt, positions_bt, segments_bt, cache, rows_b)
         x_btd = self._embed(token_ids_bt, plan.positions_bt)
@@ -203,7 +205,9 @@ class Decoder(nn.Module):
     ) -> AttentionPlan:
         batch, time = token_ids_bt.shape
         device = token_ids_bt.device
-        if attention_mask_bt is not None and positions_bt is None:
+        if attention_mask_bt is not None and attention_mask_bt.dim() == 3:
+            assert positions_bt is not None and segments_bt is None and cache is None
+        elif attention_mask_bt is not None and positions_bt is None:
             positions_bt = (attention_mask_bt.long().cumsum(dim=1) - 1).clamp(min=0)
         if cache is not None and positions_bt is None:
             positions_bt = torch.arange(time, device=device).expand(batch, time)
@@ -226,7 +230,9 @@ class Decoder(nn.Module):
         mask = (order[None, :] <= order[:, None])[None, None]  # (1, 1, t, s)
         if segments_bt is not None:
             mask = mask & (segments_bt[:, None, :, None] == segments_bt[:, None, None, :])
-        if attention_mask_bt is not None:
+        if attention_mask_bt is not None and attention_mask_bt.dim() == 3:
+            mask = mask & attention_mask_bt[:, None]
+        elif attention_mask_bt is not None:
             # A pad may look at itself, so that no row of the softmax is empty; no real token looks at a pad.
             itself = (order[None, :] == order[:, None])[None, None]
             mask = mask & (attention_mask_bt.bool()[:, None, None, :] | itself)

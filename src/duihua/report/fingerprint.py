@@ -7,33 +7,21 @@ the hash, so that a stale stage can say what has changed.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from duihua.config import to_mapping
-from duihua.data.source import SourceConfig, open_source
-from duihua.errors import BundleError
-from duihua.files import sha256_file, sha256_json
+from duihua.data.source import SourceConfig
+from duihua.errors import BundleError, DuihuaError
+from duihua.files import read_json, sha256_file, sha256_json
 from duihua.report.recipe import PlannedStage
+from duihua.stages.data_state import changed_sources, data_fingerprints, newest_checkpoint, refuse_changed
+from duihua.stages.execution import is_finished
 
 FORMAT = 1
-
-
-def sources_in(value: Any) -> Iterator[SourceConfig]:
-    """Every SourceConfig at any depth of a config."""
-    if isinstance(value, SourceConfig):
-        yield value
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield from sources_in(getattr(value, field.name))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from sources_in(item)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from sources_in(item)
+FINGERPRINT_FILE = "fingerprint.json"
 
 
 class Fingerprints:
@@ -43,40 +31,94 @@ class Fingerprints:
         self.data_directory, self.seed, self.threads = data_directory, seed, threads
         self._sources: dict[SourceConfig, str] = {}
         self.stages: dict[str, str] = {}
+        self.data: dict[str, dict[str, str]] = {}
 
-    def parts(self, planned: PlannedStage) -> dict[str, Any]:
-        """Everything that the fingerprint of a stage is made of, as plain JSON. Earlier stages must have theirs."""
-        sources = {_source_label(source): self._source(source) for source in sources_in(planned.config)}
+    def another(self) -> Fingerprints:
+        """An empty one that hashes no source twice."""
+        made = Fingerprints(self.data_directory, self.seed, self.threads)
+        made._sources = self._sources
+        return made
+
+    def parts(self, planned: PlannedStage, keep_data: Path | None = None) -> dict[str, Any]:
+        """Everything that the fingerprint of a stage is made of, as plain JSON. Earlier stages must have theirs.
+
+        keep_data: the stage's folder where changed data is accepted: if nothing but the data differs from what stands there,
+        the parts are those. `data` has the present hashes either way.
+        """
+        self.data[planned.name] = data_fingerprints(planned.config, self.data_directory, self._sources)
         inputs = {
             role: bundle_fingerprint(given) if isinstance(given, Path) else self.stages[given]
             for role, given in planned.inputs.items()
         }
-        return {
+        parts = {
             "format": FORMAT,
             "stage": planned.stage.name,
             "config": to_mapping(planned.config),
             "inputs": inputs,
-            "data": sources,
+            "data": dict(self.data[planned.name]),
             "seed": self.seed,
             "threads": self.threads,
         }
+        stored = stored_parts(keep_data) if keep_data is not None else None
+        return stored if stored is not None and only_data_differs(stored, parts) else parts
 
-    def add(self, planned: PlannedStage) -> tuple[str, dict[str, Any]]:
-        """The fingerprint of a stage and its parts; remembered for the stages after it."""
-        parts = self.parts(planned)
+    def add(self, planned: PlannedStage, keep_data: Path | None = None) -> tuple[str, dict[str, Any]]:
+        """The fingerprint of a stage and its parts (see `parts`); remembered for the stages after it."""
+        parts = self.parts(planned, keep_data)
         fingerprint = sha256_json(parts)
         self.stages[planned.name] = fingerprint
         return fingerprint, parts
 
-    def _source(self, source: SourceConfig) -> str:
-        if source not in self._sources:
-            self._sources[source] = open_source(source, self.data_directory).fingerprint()
-        return self._sources[source]
+
+def stored_parts(folder: Path) -> dict[str, Any] | None:
+    """What the stage in a folder was begun with, or None where that is not known."""
+    try:
+        found = read_json(folder / FINGERPRINT_FILE)["parts"]
+    except (DuihuaError, KeyError, TypeError, NotADirectoryError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
-def _source_label(source: SourceConfig) -> str:
-    text = source.name or source.path or source.hub
-    return f"{text}, first {source.limit}" if source.limit else text
+def only_data_differs(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether two sets of parts are the same but for the content of their data."""
+    return {**before, "data": None} == {**after, "data": None}
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What a run's stages are made from. stages: name -> (fingerprint, parts); data: name -> hashes of its sources as they are
+    now, which the parts do not hold where changed data is accepted."""
+
+    stages: dict[str, tuple[str, dict[str, Any]]]
+    data: dict[str, dict[str, str]]
+
+
+def marks_of(
+    stages: Sequence[PlannedStage],
+    folders: Mapping[str, Path],
+    prints: Fingerprints,
+    accept_changed_data: bool = False,
+) -> Marks:
+    """The fingerprints of a run's stages, in order; folders: name -> where the stage is or will be.
+
+    Where nothing but the content of the data has changed under a training that has checkpoints and has not ended (under
+    itself, or under the stages that it builds on), going on is refused with a DataError, and nothing is touched. With
+    accept_changed_data such stages keep the fingerprint that they had.
+    """
+    as_before = prints.another()
+    now: dict[str, tuple[str, dict[str, Any]]] = {}
+    before: dict[str, tuple[str, dict[str, Any]]] = {}
+    changed: set[str] = set()
+    for planned in stages:
+        name, folder = planned.name, folders[planned.name]
+        now[name], before[name] = prints.add(planned), as_before.add(planned, keep_data=folder)
+        changed.update(changed_sources(before[name][1]["data"], now[name][1]["data"]))
+        stored = stored_parts(folder)
+        held = stored is not None and now[name][0] != before[name][0] == sha256_json(stored)
+        step = newest_checkpoint(folder) if held and not is_finished(folder) else None
+        if step is not None and not accept_changed_data:
+            refuse_changed(sorted(changed), folder, step)
+    return Marks(before if accept_changed_data else now, prints.data)
 
 
 def bundle_fingerprint(directory: Path) -> str:

@@ -7,6 +7,8 @@ last act. Together they say all that the next attempt must know:
     fingerprint as now, no result          unfinished: run again in the folder; the stage goes on from its checkpoints
     another fingerprint, nothing made      new: run in the folder
     another fingerprint, or none           stale: named, moved to RUN/old/, run in a new folder
+    the same but for the data's content,
+      in the middle of a training          refused, with the choice (stages/data_state.py); nothing is touched
 
 Each of the two files appears whole or not at all, a folder moves by one rename, so there is no moment at which kill -9
 leaves a state that the table does not know. Stages run in this process: torch is imported once, and each stage is
@@ -34,12 +36,12 @@ from duihua.console import duration, say
 from duihua.errors import ConfigError
 from duihua.files import sync_directory, write_json
 from duihua.models.device import check_device
-from duihua.report.fingerprint import Fingerprints
+from duihua.report.fingerprint import FINGERPRINT_FILE, Fingerprints, marks_of
 from duihua.report.lock import LOCK_FILE, only_run
 from duihua.report.machine import machine, usable_cores, versions
 from duihua.report.recipe import PlannedStage, Recipe
 from duihua.report.run_log import RUN_FILE, RunLog, now
-from duihua.report.stage_state import FINGERPRINT_FILE, bundle_sizes, stage_state
+from duihua.report.stage_state import bundle_sizes, stage_state
 from duihua.stages.context import RESULT_FILE, StageContext, StageResult
 from duihua.stages.execution import execute
 
@@ -64,11 +66,13 @@ def run_recipe(
     device: str = "cpu",
     until: str | None = None,
     command: Sequence[str] = (),
+    accept_changed_data: bool = False,
 ) -> RunOutcome:
     """Bring `directory` to what `recipe` says, running only what is missing or stale, then write summary and report.
 
-    until: name of the last stage to run. Raises DuihuaError for what the user can mend, and KeyboardInterrupt, after
-    saying how to go on, when it is stopped by Ctrl-C or SIGTERM.
+    until: name of the last stage to run. accept_changed_data: what has changed in the sources makes no stage stale, and a
+    training goes on from its checkpoint with the new content; without it that is refused. Raises DuihuaError for what the
+    user can mend, and KeyboardInterrupt, after saying how to go on, when it is stopped by Ctrl-C or SIGTERM.
     """
     names = [planned.name for planned in recipe.stages]
     if until is not None and until not in names:
@@ -80,7 +84,9 @@ def run_recipe(
     said = list(command) or ["duihua", *sys.argv[1:]]
     with only_run(directory), terminating_as_interrupt():
         fingerprints = Fingerprints(data_directory, recipe.seed, threads)
-        marks = {planned.name: fingerprints.add(planned) for planned in recipe.stages[:last]}
+        folders = {name: directory / name for name in names}
+        made_from = marks_of(recipe.stages[:last], folders, fingerprints, accept_changed_data)
+        marks = made_from.stages
         facts = _facts(recipe, threads, device, said, marks)
         say(
             f"Run {recipe.name} in {directory}: {', '.join(names[:last])}; seed {recipe.seed}, {threads} threads, {device}"
@@ -97,6 +103,8 @@ def run_recipe(
                         device=device,
                         seed=recipe.seed,
                         threads=threads,
+                        data=made_from.data[planned.name],
+                        accept_changed_data=accept_changed_data,
                     )
                     label = f"[{number}/{last}] {planned.name}"
                     outcome[planned.name] = _bring_up(planned, context, fingerprint, parts, log, label, said)
@@ -200,7 +208,7 @@ def _bring_up(
         folder.mkdir(exist_ok=True)
         write_json(folder / FINGERPRINT_FILE, {"fingerprint": fingerprint, "parts": parts})
         sync_directory(folder.parent)
-        say(f"{label}: {settings_line(parts['config'])}")
+        say(f"{label}: {settings_line(parts['config'], defaults_of(planned.config))}")
     before = log.stage(planned.name)["seconds"]
     try:
         result = execute(planned.stage, planned.config, context)
@@ -230,9 +238,28 @@ def _move_aside(folder: Path) -> Path:
     return kept
 
 
-def settings_line(config: dict[str, Any]) -> str:
-    """Every setting of a stage on one line, but for those that are not set."""
-    return ", ".join(_flat(config)) or "no settings"
+def settings_line(config: dict[str, Any], defaults: dict[str, Any] | None = None) -> str:
+    """The settings of a stage on one line: those that are set, and of these only what differs from `defaults`.
+
+    All of them, defaults included, are in the stage's settings.json and in the report.
+    """
+    return ", ".join(_flat(_changed(config, defaults or {}))) or "defaults"
+
+
+def defaults_of(config: Any) -> dict[str, Any]:
+    """What the config's own class would have, as a mapping."""
+    return to_mapping(type(config)())
+
+
+def _changed(config: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in config.items():
+        default = defaults.get(key)
+        if isinstance(value, dict) and isinstance(default, dict):
+            kept[key] = _changed(value, default)
+        elif key not in defaults or value != default:
+            kept[key] = value
+    return kept
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[str]:

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from duihua import console
 from duihua.errors import ConfigError
-from duihua.files import sha256_json, write_json
+from duihua.files import write_json
 from duihua.models.device import check_device
-from duihua.report.fingerprint import Fingerprints
+from duihua.report.fingerprint import FINGERPRINT_FILE, Fingerprints, marks_of
 from duihua.report.lock import only_run
 from duihua.report.recipe import PlannedStage
-from duihua.report.runner import settings_line, terminating_as_interrupt
-from duihua.report.stage_state import FINGERPRINT_FILE, bundle_sizes, stage_state
+from duihua.report.runner import defaults_of, settings_line, terminating_as_interrupt
+from duihua.report.stage_state import bundle_sizes, stage_state
 from duihua.stages import Stage
 from duihua.stages.context import RESULT_FILE, StageContext, StageResult
 from duihua.stages.execution import execute
 
 
-def run_single(stage: Stage, config: Any, context: StageContext) -> StageResult:
+def run_single(
+    stage: Stage, config: Any, context: StageContext, begins: Callable[[Mapping[str, str]], None] = lambda _: None
+) -> StageResult:
     """Run `stage` in `context.directory`, go on there, or give the result that stands there already.
 
-    Raises ConfigError when the folder holds something that was made with other settings.
+    begins: called with the hashes of the data when there is work to do, right before it.
+    Raises ConfigError when the folder holds something that was made with other settings, DataError when it is of other data
+    and the context does not accept that.
     """
     check_device(context.device)
     folder = context.directory
     with only_run(folder), terminating_as_interrupt():
         prints = Fingerprints(context.data_directory, context.seed, context.threads or 0)
-        parts = prints.parts(PlannedStage(stage.name, stage, config, dict(context.inputs)))
-        fingerprint = sha256_json(parts)
+        planned = PlannedStage(stage.name, stage, config, dict(context.inputs))
+        made_from = marks_of([planned], {planned.name: folder}, prints, context.accept_changed_data)
+        fingerprint, parts = made_from.stages[planned.name]
         state, reasons = stage_state(folder, fingerprint, parts)
         if state == "finished":
             console.say(f"{stage.name}: done already with these settings, in {folder}")
@@ -44,8 +51,10 @@ def run_single(stage: Stage, config: Any, context: StageContext) -> StageResult:
             (folder / RESULT_FILE).unlink(missing_ok=True)
         else:
             write_json(folder / FINGERPRINT_FILE, {"fingerprint": fingerprint, "parts": parts})
-            console.say(f"{stage.name}: {settings_line(parts['config'])}")
-        result = execute(stage, config, context)
+            console.say(f"{stage.name}: {settings_line(parts['config'], defaults_of(config))}")
+        data = made_from.data[planned.name]
+        begins(data)
+        result = execute(stage, config, dataclasses.replace(context, data=data))
         result.save(folder)
         files = bundle_sizes(result)
         write_json(folder / FINGERPRINT_FILE, {"fingerprint": fingerprint, "parts": parts, "files": files})

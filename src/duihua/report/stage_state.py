@@ -11,13 +11,13 @@ from typing import Any
 
 from duihua.errors import DuihuaError
 from duihua.files import read_json
-from duihua.report.fingerprint import what_changed
+from duihua.report.fingerprint import FINGERPRINT_FILE, what_changed
 from duihua.report.lock import LOCK_FILE
 from duihua.stages.context import RESULT_FILE, StageResult
+from duihua.stages.data_state import DATA_FILE
 from duihua.stages.execution import CONFIG_FILE, is_finished
 
-FINGERPRINT_FILE = "fingerprint.json"
-NOT_BUNDLE = (FINGERPRINT_FILE, RESULT_FILE, "metrics.jsonl")  # of the stage itself; the last two hold times
+NOT_BUNDLE = (FINGERPRINT_FILE, RESULT_FILE, DATA_FILE, "metrics.jsonl")  # of the stage itself; two of them hold times
 
 
 def stage_state(folder: Path, fingerprint: str, parts: dict[str, Any]) -> tuple[str, list[str]]:
@@ -49,7 +49,7 @@ def _passing(entry: Path) -> bool:
 def _has_made_anything(folder: Path) -> bool:
     """Whether a stage left more than its settings: one that was refused (a wrong column) may be corrected in place."""
     files = (path for path in folder.rglob("*") if path.is_file())
-    return any(file.name not in (FINGERPRINT_FILE, CONFIG_FILE) and not _passing(file) for file in files)
+    return any(file.name not in (FINGERPRINT_FILE, CONFIG_FILE, DATA_FILE) and not _passing(file) for file in files)
 
 
 def bundle_sizes(result: StageResult) -> dict[str, int]:

@@ -42,6 +42,9 @@ TEXTS: dict[str, Text] = {
     "stage.sft": Text("Supervised fine-tuning", "监督微调"),
     "stage.reward": Text("Reward model", "奖励模型"),
     "stage.ppo": Text("PPO", "PPO 强化学习"),
+    "stage.dpo": Text("DPO", "DPO 偏好优化"),
+    "stage.grpo": Text("GRPO", "GRPO 强化学习"),
+    "stage.rejection_sampling": Text("Rejection sampling", "拒绝采样微调"),
     "stage.recurrent": Text("Recurrent language model", "循环语言模型"),
     "stage.classify": Text("Classification", "分类"),
     "stage.bag_of_words": Text("Bag of words", "词袋"),
@@ -105,6 +108,11 @@ TEXTS: dict[str, Text] = {
         "a general file compressor needs about 2.5 to 3.5 on such text; well under 2 is a small model that has learned.",
         "此配方没有给出预期范围。可与 {value} 对照的参考点：把每个字节当作均匀随机需要 8 比特；"
         "通用压缩程序在这类文本上约需 2.5 至 3.5 比特；明显低于 2，说明小模型确实学到了东西。",
+    ),
+    "normal.altered": Text(
+        "Cannot be said: the tokenizer changes some held-out texts, so there are no bits per byte. Compare the perplexity "
+        "with that of runs under the same tokenizer.",
+        "无法判断：分词器改动了部分留出文本，因此没有每字节比特数。请与使用同一分词器的运行比较困惑度。",
     ),
     "normal.broken": Text(
         "No. The held-out loss is not a number: training diverged. Lower the learning rate, or look for broken data.",
@@ -303,6 +311,15 @@ TEXTS: dict[str, Text] = {
     "metric.kl": Text("KL from the fine-tuned model", "与微调模型的 KL 散度"),
     "metric.kl_coefficient": Text("KL coefficient", "KL 系数"),
     "metric.entropy": Text("Entropy", "熵"),
+    "metric.margin": Text("Margin of the implicit rewards", "隐含奖励之差"),
+    "metric.dpo.accuracy": Text("Pairs that the policy has the right way round", "策略判断正确的偏好对比例"),
+    "metric.dpo.reward_chosen": Text("Implicit reward, chosen replies", "较好回答的隐含奖励"),
+    "metric.dpo.reward_rejected": Text("Implicit reward, rejected replies", "较差回答的隐含奖励"),
+    "metric.logprob_chosen": Text("Log-probability of the chosen replies", "较好回答的对数概率"),
+    "metric.logprob_rejected": Text("Log-probability of the rejected replies", "较差回答的对数概率"),
+    "metric.kl_loss": Text("KL term of the loss (k3)", "损失中的 KL 项（k3）"),
+    "metric.group_deviation": Text("Deviation of the rewards within a group", "组内奖励的标准差"),
+    "metric.solved_alike": Text("Groups whose replies all earn the same", "组内得分全部相同的比例"),
     "metric.clip_fraction": Text("Clipped share", "被裁剪的比例"),
     "metric.explained_variance": Text("Explained variance of the critic", "价值网络的解释方差"),
     "metric.eos_rate": Text("Replies that end by themselves", "自行结束的回答比例"),
@@ -312,6 +329,7 @@ TEXTS: dict[str, Text] = {
     "unit.nats_example": Text("nats per example", "奈特/样本"),
     "unit.nats_reply": Text("nats per reply", "奈特/回答"),
     "unit.bits_byte": Text("bits per byte", "比特/字节"),
+    "unit.perplexity": Text("perplexity", "困惑度"),
     "unit.rate": Text("learning rate", "学习率"),
     "unit.norm": Text("L2 norm", "L2 范数"),
     "unit.tokens_second": Text("tokens per second", "词元/秒"),
@@ -353,6 +371,38 @@ TEXTS: dict[str, Text] = {
         "尖括号中的十六进制数是字节，只是一个字符的一部分。",
     ),
     "tokens.unreadable": Text("{file} could not be read.", "无法读取 {file}。"),
+    "recurrent.title": Text("Recurrent language models", "循环语言模型"),
+    "recurrent.note": Text(
+        "One token at a time, and all that came before in one state. The state is carried through the whole text, the "
+        "gradient through a window of it. Perplexity: exp of the mean loss, ends of sentences counted like words.",
+        "一次读一个词元，之前的一切都记在一个状态里。状态贯穿全文传递，梯度只在一个窗口内回传。困惑度为平均损失的指数，句末标记与词同样计数。",
+    ),
+    "recurrent.facts": Text(
+        "{cell}, {parameters} parameters, trained on {tokens} tokens of {corpus}.",
+        "{cell}，{parameters} 个参数，训练文本为 {corpus} 的 {tokens} 个词元。",
+    ),
+    "recurrent.averaged": Text(
+        "Its weights are a mean over the last part of the training.", "其权重是训练后段权重的平均值。"
+    ),
+    "recurrent.unknown": Text(
+        "Of the test's tokens {share} are &lt;unk&gt;; perplexities over other vocabularies do not compare.",
+        "测试部分有 {share} 的词元是 &lt;unk&gt;；词表不同，困惑度不可比较。",
+    ),
+    "recurrent.treebank": Text(
+        "The counts are those of the Penn Treebank, so the figures may be held against published ones.",
+        "各部分的词元数与 Penn Treebank 一致，因此可与已发表的数字对照。",
+    ),
+    "recurrent.part": Text("Part", "部分"),
+    "recurrent.measured": Text("Tokens measured", "测量的词元数"),
+    "recurrent.evenly": Text("Guessing every token evenly", "均匀随机猜测"),
+    "recurrent.train": Text("Training (its beginning)", "训练部分（开头）"),
+    "recurrent.valid": Text("Validation", "验证部分"),
+    "recurrent.test": Text("Test", "测试部分"),
+    "recurrent.samples": Text("What it writes", "它写的文字"),
+    "recurrent.samples.note": Text(
+        "Drawn token by token from its own distribution, after the end of a sentence.",
+        "从句末开始，按模型自身的分布逐个词元抽取。",
+    ),
     "ngram.title": Text("Counted language models", "基于计数的语言模型"),
     "ngram.note": Text(
         "A model without a network: how often did these few tokens follow each other, smoothed by Kneser and Ney? Each "
@@ -425,6 +475,7 @@ TEXTS: dict[str, Text] = {
     "probe.prompt_copy": Text("The user's own words given back", "照抄用户的话"),
     "probe.longer": Text("The reply said twice", "把回答说两遍"),
     "probe.cut_short": Text("First third of the reply", "只取回答的前三分之一"),
+    "probe.off_topic": Text("A person's reply to another prompt", "对另一提示的人写回答"),
     "reward.counted": Text("Together (human and sampled)", "合计（人工与采样）"),
     "reward.kind.human": Text("Human preference", "人工偏好"),
     "reward.kind.sampled": Text("Human against sampled reply", "人写对模型生成"),

@@ -38,6 +38,8 @@ class Stage:
     inputs: Mapping[str, Input]
     alone: bool = False
     """Whether it can run without any input, though it takes some."""
+    ranks: bool = False
+    """Whether several ranks can train it together (torchrun)."""
 
     def config_class(self) -> type[Any]:
         """The frozen dataclass of the stage's settings; imports no torch."""
@@ -51,8 +53,11 @@ class Stage:
         return function(config, context)
 
 
-def _stage(name: str, help: str, config_class: str, *, alone: bool = False, **inputs: Input) -> Stage:
-    return Stage(name, help, f"duihua.stages.configs.{name}:{config_class}", f"duihua.stages.{name}", inputs, alone)
+def _stage(
+    name: str, help: str, config_class: str, *, alone: bool = False, ranks: bool = False, **inputs: Input
+) -> Stage:
+    config = f"duihua.stages.configs.{name}:{config_class}"
+    return Stage(name, help, config, f"duihua.stages.{name}", inputs, alone, ranks)
 
 
 STAGES: Mapping[str, Stage] = MappingProxyType(
@@ -64,21 +69,51 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 "pretrain",
                 "train a decoder on running text, from random weights",
                 "PretrainConfig",
+                ranks=True,
                 tokenizer=Input(("tokenizer",)),
             ),
-            _stage("sft", "teach a base model to answer in conversations", "SFTConfig", policy=Input(("pretrain",))),
+            _stage(
+                "sft",
+                "teach a base model to answer in conversations",
+                "SFTConfig",
+                ranks=True,
+                policy=Input(("pretrain",)),
+            ),
             _stage(
                 "reward",
                 "train a reward model on pairs of replies",
                 "RewardConfig",
+                ranks=True,
                 policy=Input(("sft", "pretrain")),
             ),
             _stage(
                 "ppo",
                 "train a chat model against a reward model",
                 "PPOConfig",
+                ranks=True,
                 policy=Input(("sft", "pretrain")),
                 reward=Input(("reward",)),
+            ),
+            _stage(
+                "dpo",
+                "train a chat model on preferences directly, without a reward model",
+                "DPOConfig",
+                policy=Input(("sft", "pretrain")),
+                reward=Input(("reward",), required=False),
+            ),
+            _stage(
+                "grpo",
+                "train a chat model on groups of its own replies (GRPO, RLOO)",
+                "GRPOConfig",
+                policy=Input(("sft", "pretrain")),
+                reward=Input(("reward",), required=False),
+            ),
+            _stage(
+                "rejection_sampling",
+                "fine-tune a chat model on the best of its own replies",
+                "RejectionSamplingConfig",
+                policy=Input(("sft", "pretrain")),
+                reward=Input(("reward",), required=False),
             ),
             _stage(
                 "recurrent",

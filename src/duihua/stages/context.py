@@ -27,6 +27,8 @@ class StageContext:
     inputs: role ("tokenizer", "policy", "reward", ...) to bundle directory.
     data_directory: where downloaded data and token shards are kept; by default where `duihua data get` puts them.
     device: "cpu", "cuda" or "cuda:N". seed: of the run. threads: CPU threads for torch, None for torch's own choice.
+    data: the hashes of the sources where they are known already, else they are taken (stages/data_state.py).
+    accept_changed_data: go on from a checkpoint though the data has changed under it.
     """
 
     directory: Path
@@ -35,6 +37,8 @@ class StageContext:
     device: str = "cpu"
     seed: int = 0
     threads: int | None = None
+    data: Mapping[str, str] | None = None
+    accept_changed_data: bool = False
 
     def input(self, role: str) -> Path:
         """The input directory for `role`; ConfigError naming the roles that were given when it is missing."""

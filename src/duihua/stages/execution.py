@@ -19,15 +19,17 @@ from duihua.interrupts import signals_wait
 from duihua.models.device import check_device
 from duihua.stages import Stage
 from duihua.stages.context import StageContext, StageResult
+from duihua.stages.data_state import DataState
 from duihua.training.allocator import keep_freed_memory
 
 CONFIG_FILE = "settings.json"
 
 
 def execute(stage: Stage, config: Any, context: StageContext) -> StageResult:
-    """Run `stage` in `context.directory`, resuming what is there. Raises what the stage raises."""
+    """Run `stage` in `context.directory`, resuming what is there. Raises what the stage raises, and DataError where its data
+    is not what it was trained on so far."""
     context.directory.mkdir(parents=True, exist_ok=True)
-    for leftover in context.directory.glob(".*.part"):  # half-written files of an attempt that was killed
+    for leftover in context.directory.rglob(".*.part"):  # half-written files of an attempt that was killed
         if leftover.is_file():
             leftover.unlink()
     write_json(context.directory / CONFIG_FILE, to_mapping(config))
@@ -36,8 +38,12 @@ def execute(stage: Stage, config: Any, context: StageContext) -> StageResult:
         if stage.module:
             importlib.import_module(stage.module)
     keep_freed_memory()
+    data = DataState(config, context)
+    data.before()
     with settled(context.device, context.threads, context.seed):
-        return stage.run(config, context)
+        result = stage.run(config, context)
+    data.after()
+    return result
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from duihua.stages.configs.pretrain import PretrainConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.left_out import say_left_out
 from duihua.text.tokenizer import Tokenizer
+from duihua.training.ranks import current, only_first_goes_on
 from duihua.training.trainer import Batch, LossParts, Trainer
 
 
@@ -50,7 +51,8 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
     started = time.monotonic()
     tokenizer = Tokenizer.load(context.input("tokenizer"))
     sources = [open_source(source, context.data_directory) for source in config.sources]
-    shards, repeats = token_shards(sources, config.sources, tokenizer, context.data_directory)
+    with current().in_turn():
+        shards, repeats = token_shards(sources, config.sources, tokenizer, context.data_directory)
     shape = config.shape.decoder(tokenizer.vocabulary_size, config.length)
     network = Decoder(shape).initialise(context.seed)
     batches = StreamedBatches(
@@ -91,6 +93,7 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         label="pretrain",
     )
     trained = trainer.run()
+    only_first_goes_on()
     scores = bits_per_byte(network, tokenizer, held_out_documents(sources), config.length, device=context.device)
     left_out = {source.name: source.left_out.to_mapping() for source in sources}
     for source in sources:
@@ -149,7 +152,7 @@ def held_out_documents(sources: list[Source]) -> Iterator[Document]:
                 yield record
 
 
-def score_table(scores: dict[str, TextScore]) -> dict[str, dict[str, float]]:
+def score_table(scores: dict[str, TextScore]) -> dict[str, dict[str, float | None]]:
     """{"bits_per_byte": {all, en, zh}, "perplexity": {...}} of what `bits_per_byte` gives."""
     return {
         "bits_per_byte": {name: score.bits_per_byte for name, score in scores.items()},

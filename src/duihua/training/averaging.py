@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -95,10 +96,12 @@ def _write(path: Path, weights: dict[str, Tensor]) -> None:
     try:
         save_file({name: tensor.contiguous() for name, tensor in weights.items()}, aside)
         os.replace(aside, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         aside.unlink(missing_ok=True)
         raise CheckpointError(
-            f"cannot write the snapshot: {error.strerror or error}", where=str(path), remedy="Free some space"
+            f"cannot write the snapshot: {getattr(error, 'strerror', None) or error}",
+            where=str(path),
+            remedy="Free some space and run the same command again",
         ) from error
 
 

@@ -112,7 +112,14 @@ class TrainerConfig:
     checkpoint_steps: int = 0
     """Steps between two checkpoints, beside the seconds; 0 for none."""
     keep_checkpoints: int = 2
-    """Checkpoints that stay on disk."""
+    """Checkpoints that stay on disk, the newest ones."""
+    keep_best: str = ""
+    """Name of a figure of the evaluations during training, such as heldout_loss: the checkpoint in which it is best stays too.
+    Empty for none."""
+    best_is: Literal["lowest", "highest"] = "lowest"
+    """Which value of `keep_best` is best."""
+    end_with: Literal["last", "best"] = "last"
+    """The weights that the trained model has: those of the last step, or those of the best checkpoint (with keep_best)."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the matrix products. auto: bf16 on a GPU that has it, fp32 elsewhere; bf16: the range of fp32 with 8
     bits of digits; fp16: 11 bits, and a loss scale against its small range (Micikevicius et al. 2018, section 3). Weights,
@@ -124,8 +131,15 @@ class TrainerConfig:
     gradient_checkpointing: bool = False
     """Keep only the input of each block for the backward pass and compute the block once more there: less memory, about a
     third more work, the same gradients (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost)."""
+    sharding: Literal["none", "full"] = "none"
+    """Several ranks: none: each holds the whole model; full: weights, gradients and optimizer state are spread over them block
+    by block (FSDP2), which takes more messages and, with n ranks, an n-th of the memory. One rank: the same as none."""
     most_skipped_steps: int = 10
-    """Steps in a row with a loss or gradient that is not finite before the run stops with advice."""
+    """Steps in a row that could not be taken (a loss or gradient that is not finite, a spike, nothing to learn from) before the
+    run stops with advice."""
+    spike_factor: float = 0.0
+    """A step whose gradient norm is more than this times the median of the last 128 is skipped and counted, as one that is not
+    finite is; 0 for no such rule. Large models use it against spikes of the loss; 5 to 10 touches no ordinary step."""
 
     def __post_init__(self) -> None:
         for name in ("log_every", "keep_checkpoints", "most_skipped_steps"):
@@ -134,6 +148,12 @@ class TrainerConfig:
         for name in ("clip_norm", "evaluate_every", "checkpoint_seconds", "checkpoint_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
+        if self.spike_factor and not 1 < self.spike_factor < float("inf"):
+            raise ConfigError(f"must be 0 or above 1, found {self.spike_factor}", where="spike_factor")
+        if self.end_with == "best" and not self.keep_best:
+            raise ConfigError(
+                "needs keep_best, the figure that says which is best", where="end_with", remedy="Name it in keep_best"
+            )
         if not 0 < self.loss_scale < float("inf"):
             raise ConfigError(f"must be above 0, found {self.loss_scale}", where="loss_scale")
         if self.loss_scale_growth_steps < 1:

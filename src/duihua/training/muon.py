@@ -11,6 +11,8 @@ products: on a processor this is what makes Muon cheap.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -44,11 +46,8 @@ class Muon:
         self, matrices: dict[str, torch.nn.Parameter], momentum: float, weight_decay: float, newton_schulz_steps: int
     ) -> None:
         self.momentum, self.weight_decay, self.steps = momentum, weight_decay, newton_schulz_steps
-        self.groups: dict[tuple[int, int], list[str]] = {}
+        self.groups = group_by_shape(matrices)
         self.matrices = matrices
-        for name, matrix in matrices.items():
-            short, long = sorted(matrix.shape)
-            self.groups.setdefault((short, long), []).append(name)
         self.velocity = {
             shape: torch.zeros(len(names), *shape, device=matrices[names[0]].device)
             for shape, names in self.groups.items()
@@ -72,8 +71,7 @@ class Muon:
             for i, (weight, is_wide) in enumerate(zip(weights, wide, strict=True)):
                 if self.weight_decay:
                     weight.mul_(1 - rate * self.weight_decay)
-                gain = max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5
-                weight.add_(update[i] if is_wide else update[i].mT, alpha=-rate * gain)
+                weight.add_(update[i] if is_wide else update[i].mT, alpha=-rate * update_gain(weight))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {f"velocity.{short}x{long}": tensor for (short, long), tensor in self.velocity.items()}
@@ -81,6 +79,20 @@ class Muon:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for (short, long), tensor in self.velocity.items():
             tensor.copy_(state[f"velocity.{short}x{long}"])
+
+
+def group_by_shape(matrices: Mapping[str, Tensor]) -> dict[tuple[int, int], list[str]]:
+    """Names by (short, long) side: what can be stacked, the tall ones transposed."""
+    groups: dict[tuple[int, int], list[str]] = {}
+    for name, matrix in matrices.items():
+        short, long = sorted(matrix.shape)
+        groups.setdefault((short, long), []).append(name)
+    return groups
+
+
+def update_gain(weight: Tensor) -> float:
+    """What a tall matrix's update is multiplied by, for its output's sake (Jordan et al. 2024)."""
+    return float(max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5)
 
 
 def _gradient(weight: torch.nn.Parameter) -> Tensor:

@@ -6,7 +6,7 @@ scales, where orthogonality means nothing, and take AdamW with a rate of their o
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,27 @@ from duihua.training.config import OptimizerConfig
 from duihua.training.muon import POLAR_EXPRESS, Muon
 
 
-class Optimizer:
-    """Muon and one of torch's optimizers over a network's trainable parameters; state is kept by parameter name."""
+class Parts(Protocol):
+    """How the tensors of a sharded network are cut over ranks: training/sharding.py, which takes seconds to import."""
 
-    def __init__(self, network: nn.Module, config: OptimizerConfig) -> None:
-        self.config = config
+    def muon(self, matrices: dict[str, nn.Parameter], config: OptimizerConfig) -> Muon:
+        """The one that gathers each matrix before it orthogonalises it."""
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """A tensor with all its parts."""
+
+    def part_like(self, tensor: Tensor, like: Tensor) -> Tensor:
+        """A whole tensor cut as `like` is."""
+
+
+class Optimizer:
+    """Muon and one of torch's optimizers over a network's trainable parameters; state is kept by parameter name.
+
+    parts: where the network is sharded; the state that is given and taken holds whole tensors then too.
+    """
+
+    def __init__(self, network: nn.Module, config: OptimizerConfig, parts: Parts | None = None) -> None:
+        self.config, self.parts = config, parts
         self.parameters = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
         matrices: dict[str, nn.Parameter] = {}
         groups: dict[str, list[nn.Parameter]] = {}
@@ -44,9 +60,9 @@ class Optimizer:
             decay = config.weight_decay if role in ("matrix", "adapter") else 0.0
             torch_groups.append({"params": weights, "lr": rate, "weight_decay": decay})
             self._rates.append(rate)
-        self.muon = (
-            Muon(matrices, config.momentum, config.weight_decay, config.newton_schulz_steps) if matrices else None
-        )
+        self.muon = None
+        if matrices:
+            self.muon = parts.muon(matrices, config) if parts else _muon(matrices, config)
         self.others = _torch_optimizer(torch_groups, config) if torch_groups else None
 
     @property
@@ -76,7 +92,7 @@ class Optimizer:
             weight.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All moments as flat tensors by name."""
+        """All moments as flat tensors by name. Every rank must ask."""
         state: dict[str, Tensor] = {}
         if self.muon is not None:
             state.update({f"muon.{key}": value for key, value in self.muon.state_dict().items()})
@@ -84,7 +100,8 @@ class Optimizer:
             for weight, moments in self.others.state.items():
                 for key, value in moments.items():
                     if value is not None:  # the momentum of sgd when it has none
-                        state[f"{self._prefix}.{self._names[cast(nn.Parameter, weight)]}.{key}"] = value
+                        name = self._names[cast(nn.Parameter, weight)]
+                        state[f"{self._prefix}.{name}.{key}"] = self.parts.whole(value) if self.parts else value
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -96,9 +113,17 @@ class Optimizer:
                     prefix = f"{self._prefix}.{self._names[weight]}."
                     moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
                     if moments:
-                        self.others.state[weight] = {
-                            key: value.to(weight.device).clone() for key, value in moments.items()
-                        }
+                        self.others.state[weight] = {key: self._like(value, weight) for key, value in moments.items()}
+
+    def _like(self, value: Tensor, weight: Tensor) -> Tensor:
+        """A copy of a moment where its parameter is; a count of steps is nobody's part."""
+        if self.parts and value.shape == weight.shape:
+            return self.parts.part_like(value, weight).clone()
+        return value.to(weight.device).clone()
+
+
+def _muon(matrices: dict[str, nn.Parameter], config: OptimizerConfig) -> Muon:
+    return Muon(matrices, config.momentum, config.weight_decay, config.newton_schulz_steps)
 
 
 def _torch_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:

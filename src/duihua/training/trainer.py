@@ -1,7 +1,7 @@
 """The one training loop. To know what happens in a step, read `Trainer.step`; to know the loss, read the stage.
 
-Why a loss returns a sum and a weight instead of a mean: the gradient is divided by the weight of the whole step, so that
-splitting a batch into micro-batches, padding it, or spreading it over ranks cannot change what is learnt.
+Several ranks (training/ranks.py) run the same loop on parts of the same steps: what they must agree on is gathered
+(training/gradients.py), and what only one may do (write, print, evaluate) is the first one's. docs/design.md has the rules.
 
 Nothing is lost: a checkpoint is written on a time interval, before an evaluation, on SIGINT and SIGTERM and at the end,
 and `run` goes on from the newest whole one. On a CPU with a fixed number of threads a run that was interrupted ends
@@ -13,72 +13,37 @@ clipped, or the threshold would be that of a gradient thousands of times larger 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from duihua import console
+from duihua.engine.randomness import sample_seed
 from duihua.errors import TrainingError
 from duihua.nn.lora import frozen_fingerprint
-from duihua.training.checkpoints import load_newest, save_checkpoint
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
-from duihua.training.metrics_file import cut_metrics, read_metrics
+from duihua.training.gradients import Gradients
+from duihua.training.loss import Batch, BatchSource, Loss, LossParts, TrainingResult
+from duihua.training.metrics_file import cut_metrics, read_metrics, write_line
+from duihua.training.micro_batches import MicroBatches
+from duihua.training.network_state import switch_on_checkpointing
 from duihua.training.optimizers import Optimizer
-from duihua.training.precision import autocast, compute_dtype, gradient_scaler
+from duihua.training.precision import compute_dtype, gradient_scaler
+from duihua.training.ranks import current
+from duihua.training.run_checkpoints import RunCheckpoints
 from duihua.training.schedules import Plateau, rate_factor
+from duihua.training.spikes import Spikes
 from duihua.training.stopping import StopSignal
 
-Batch = dict[str, Tensor]
+if TYPE_CHECKING:
+    from duihua.training.sharding import Sharded
 
-
-class LossParts(NamedTuple):
-    """What a loss gives back for one micro-batch.
-
-    sum: the summed loss with its graph. weight: what to divide by (usually the number of target tokens). metrics: further
-    (sum, weight) pairs, detached, shown as their ratio over the step.
-    """
-
-    sum: Tensor
-    weight: float
-    metrics: Mapping[str, tuple[float, float]] = MappingProxyType({})
-
-
-Loss = Callable[[nn.Module, Batch], LossParts]
-
-
-class BatchSource(Protocol):
-    """Where batches come from; its state goes into the checkpoint."""
-
-    def next(self) -> list[Batch]:
-        """The micro-batches of one step."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-@dataclass
-class TrainingResult:
-    """loss: mean over the last logged steps. seconds and tokens count all parts of an interrupted run."""
-
-    steps: int
-    tokens: int
-    loss: float
-    seconds: float
-    skipped_steps: int
-    last_metrics: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds if self.seconds else 0.0
+__all__ = ["Batch", "BatchSource", "Loss", "LossParts", "Trainer", "TrainingResult"]
 
 
 class Trainer:
@@ -102,15 +67,30 @@ class Trainer:
     ) -> None:
         if steps < 1:
             raise TrainingError(f"steps must be at least 1, found {steps}", where=label or "trainer")
-        self.network, self.loss, self.batches = network.to(device), loss, batches
+        self.network, self.loss, self.batches = network, loss, batches
         self.steps, self.schedule, self.config = steps, schedule, config
         self.directory, self.device, self.evaluate, self.label = directory, torch.device(device), evaluate, label
-        self.optimizer = Optimizer(network, optimizer)
+        self.ranks, self.seed = current(), seed
         self.dtype = compute_dtype(config.precision, self.device)
         self.scaler = gradient_scaler(config, self.dtype, self.device)
         self.plateau = Plateau(schedule) if schedule.kind == "plateau" else None
         if config.gradient_checkpointing:
-            _switch_on_checkpointing(network, label)
+            switch_on_checkpointing(network, label)
+        self.ranks.copy_first(network.state_dict().values())
+        self._sharded: Sharded | None = None
+        if config.sharding == "full" and self.ranks.count > 1:
+            from duihua.training.sharding import Sharded  # takes seconds to import
+
+            self._sharded = Sharded(network.cpu(), self.ranks, self.device, label)
+            self._sharded.check(batches, self.scaler)
+        self.model = self._sharded.model if self._sharded else network.to(device)  # what is trained
+        self.optimizer = Optimizer(self.model, optimizer, self._sharded)
+        if config.keep_best and (evaluate is None or not config.evaluate_every):
+            raise TrainingError(
+                "a best checkpoint needs evaluations during training, and there are none",
+                where=f"{label or 'trainer'}, keep_best",
+                remedy="Set evaluate_every (a stage that does not evaluate while it trains has no best)",
+            )
         self._frozen = frozen_fingerprint(network)
         self.step_number = 0
         self.tokens = 0
@@ -118,8 +98,22 @@ class Trainer:
         self.skipped = 0
         self._skipped_in_row = 0
         self._saved_at = -1
+        self._micro_batches = MicroBatches(batches, label, self.ranks)
+        self._gradients = Gradients(
+            self.model,
+            self._micro_batches,
+            self.optimizer,
+            device=self.device,
+            dtype=self.dtype,
+            scaler=self.scaler,
+            ranks=self.ranks,
+            sharded=self._sharded,
+            label=label,
+        )
+        self._spikes = Spikes(config.spike_factor)
         self._window: dict[str, tuple[float, float]] = {}
         self._metrics_path = directory / "metrics.jsonl"
+        self._checkpoints = RunCheckpoints(directory, config, label)
         self.last_metrics: dict[str, float] = {}
         torch.manual_seed(seed)
 
@@ -128,14 +122,19 @@ class Trainer:
 
         Raises KeyboardInterrupt after saving when asked to stop, TrainingError when the loss is not finite for too long.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        if self.ranks.first:
+            self.directory.mkdir(parents=True, exist_ok=True)
         self._resume()
         last_save = started = time.monotonic()
         seconds_before = self.seconds
         tokens_before = self.tokens
-        if self.evaluate is not None and self._evaluation_missing():
-            self._write({"step": self.step_number, **self.evaluate(self.step_number)})
-        with StopSignal() as stop, console.progress(self.steps, "step", self.label) as bar:
+        if self._evaluation_missing():
+            self._evaluate()
+        with (
+            self._checkpoints,
+            StopSignal(self.ranks.count > 1) as stop,
+            console.progress(self.steps, "step", self.label) as bar,
+        ):
             bar.advance(self.step_number)
             while self.step_number < self.steps:
                 shown = self.step()
@@ -149,14 +148,22 @@ class Trainer:
                     self.step_number % self.config.evaluate_every == 0 and self.evaluate is not None
                 )
                 by_count = bool(self.config.checkpoint_steps) and self.step_number % self.config.checkpoint_steps == 0
-                due = now - last_save > self.config.checkpoint_seconds
-                if due or by_count or evaluating or stop.asked or self.step_number == self.steps:
-                    self.save()
+                asked = self.ranks.gather([stop.asked, now - last_save > self.config.checkpoint_seconds])
+                stopping, due = any(one for one, _ in asked), asked[0][1]
+                for_good = evaluating or stopping or self.step_number == self.steps
+                if due or by_count or for_good:
+                    self.save(wait=for_good)
                     last_save = time.monotonic()
-                if stop.asked and self.step_number < self.steps:
+                if stopping and self.step_number < self.steps:
+                    self.ranks.wait()  # a rank that ends takes the others with it, and the first one is still writing
                     raise KeyboardInterrupt
-                if evaluating and self.evaluate is not None:
-                    self._write({"step": self.step_number, **self.evaluate(self.step_number)})
+                if evaluating:
+                    self._evaluate()
+        if self._sharded:
+            self._sharded.fill(self.network)
+            self.network.to(self.device)
+        if self.config.end_with == "best" and self.ranks.first:
+            self._checkpoints.put_best(self.network)
         return TrainingResult(
             self.steps,
             self.tokens,
@@ -168,57 +175,48 @@ class Trainer:
 
     def step(self) -> dict[str, float]:
         """One update: gradients of all micro-batches, divided by the global weight, clipped, applied."""
-        micro_batches = self.batches.next()
+        micro_batches = self._micro_batches.next()
         factor = rate_factor(self.step_number, self.steps, self.schedule) * (
             self.plateau.factor if self.plateau else 1.0
         )
-        self.network.train()
-        self.optimizer.zero_grad()
-        total, weight, divisor = 0.0, 0.0, 1.0
-        sums: dict[str, tuple[float, float]] = {}
-        for batch in micro_batches:
-            on_device = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-            with autocast(self.dtype, self.device):
-                parts = self.loss(self.network, on_device)
-            if len(micro_batches) == 1:  # divide before the backward pass and save a pass over all gradients
-                divisor = max(float(parts.weight), 1e-12)
-            elif (
-                self.scaler is not None and weight == 0.0 and parts.weight
-            ):  # a sum of losses would be too large for fp16
-                divisor = float(parts.weight)
-            divided = parts.sum / divisor if divisor != 1.0 else parts.sum
-            scaled = divided if self.scaler is None else self.scaler.scale(divided)
-            scaled.backward()  # type: ignore[no-untyped-call]
-            total, weight = total + float(parts.sum.detach()), weight + float(parts.weight)
-            for name, (value, count) in parts.metrics.items():
-                old = sums.get(name, (0.0, 0.0))
-                sums[name] = (old[0] + float(value), old[1] + float(count))
-            self.tokens += int(batch["token_ids"].numel()) if "token_ids" in batch else int(parts.weight)
+        self.model.train()
+        if self.ranks.count > 1:  # what each draws depends on no other rank, and on nothing that a checkpoint must keep
+            torch.manual_seed(sample_seed(self.seed, self.step_number, self.ranks.number, 0))
+        total, weight, divisor, tokens, sums = self._gradients.of_step(micro_batches, self.loss)
+        self.tokens += tokens
         if self.scaler is not None:
             self.scaler.unscale_(cast(torch.optim.Optimizer, self.optimizer))
-        norm = self._scale_and_clip(1.0 if len(micro_batches) == 1 else divisor / max(weight, 1e-12))
+        norm = self._gradients.scale_and_clip(divisor / max(weight, 1e-12), self.config.clip_norm)
         mean = total / max(weight, 1e-12)
         self.step_number += 1
-        if math.isfinite(mean) and math.isfinite(norm):
+        reason = self._spikes.why_not(mean, norm, weight)
+        if reason:
+            self._skip(reason)
+        else:
             self.optimizer.step(factor)
             self._skipped_in_row = 0
-        else:
-            self._skip(mean, norm)
+        if not math.isfinite(mean):  # counted as a skipped step, and in no mean
+            total, weight, sums = 0.0, 0.0, {}
         if self.plateau is not None:
             self.plateau.observe(total, weight)
         shown = {"loss": mean, "gradient_norm": norm, "learning_rate": self.optimizer.rate(factor)}
         if self.scaler is not None:
             self.scaler.update()  # after a step with a gradient that is not finite: half the scale
-            shown |= {"loss_scale": self.scaler.get_scale(), "skipped_steps": float(self.skipped)}
+            shown["loss_scale"] = self.scaler.get_scale()
+        if self.skipped or self.scaler is not None:
+            shown["skipped_steps"] = float(self.skipped)
         for name, (value, count) in {"loss": (total, weight), **sums}.items():
             old = self._window.get(name, (0.0, 0.0))
             self._window[name] = (old[0] + value, old[1] + count)
         return shown
 
-    def save(self) -> None:
-        """Write a checkpoint of the present state, unless the newest is already of this step."""
+    def save(self, wait: bool = True) -> None:
+        """Write a checkpoint of the present state, unless the newest is already of this step. wait: until it is on disk; else
+        it is written while training goes on."""
         if self._saved_at == self.step_number:
             return
+        if self._sharded:
+            self._sharded.fill(self.network)
         state: dict[str, Any] = {
             "tokens": self.tokens,
             "seconds": self.seconds,
@@ -229,6 +227,9 @@ class Trainer:
             "batches": self.batches.state_dict(),
             "random": torch.get_rng_state(),
             "frozen": self._frozen,
+            "halvings": self._micro_batches.halvings,
+            "norms": self._spikes.state(),
+            "skipped_in_row": self._skipped_in_row,
         }
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
@@ -236,31 +237,17 @@ class Trainer:
             state["plateau"] = self.plateau.state_dict()
         if self.device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state(self.device)
-        weights = _changing(self.network)
-        save_checkpoint(self.directory / "checkpoints", self.step_number, weights, state, self.config.keep_checkpoints)
+        if self.ranks.first:
+            self._checkpoints.write(self.step_number, self.network, state, wait)
         self._saved_at = self.step_number
 
     def _resume(self) -> None:
-        found = load_newest(self.directory / "checkpoints")
+        found = self._checkpoints.load(self.network, self._frozen, self.ranks)
         kept = 0
         if found is not None:
-            step, weights, state, damaged = found
-            for name in damaged:
-                console.say(f"{self.label}: passed over a damaged checkpoint, {name}")
-            if state.get("frozen", "") != self._frozen:
-                raise TrainingError(
-                    "the checkpoint was made beside other frozen weights",
-                    where=str(self.directory / "checkpoints"),
-                    remedy="Start from the same model as before, or choose another output",
-                )
-            self.network.load_state_dict(weights, strict=False)
-            missing = set(_changing(self.network)) - set(weights)
-            if missing:
-                raise TrainingError(
-                    f"the checkpoint lacks {', '.join(sorted(missing)[:5])}",
-                    where=str(self.directory / "checkpoints"),
-                    remedy="It belongs to another model; remove the folder or choose another output",
-                )
+            step, state = found
+            if self._sharded:
+                self._sharded.take(self.network)
             self.optimizer.load_state_dict(state["optimizer"])
             self.batches.load_state_dict(state["batches"])
             torch.set_rng_state(state["random"].to(torch.uint8))
@@ -274,46 +261,58 @@ class Trainer:
             self.seconds, self.skipped = float(state["seconds"]), int(state["skipped"])
             self._window = {name: (pair[0], pair[1]) for name, pair in state["window"].items()}
             self.last_metrics = dict(state["last_metrics"])
+            self._micro_batches.halvings = int(state.get("halvings", 0))
+            self._spikes.load_state(state.get("norms", []))
+            self._skipped_in_row = int(state.get("skipped_in_row", 0))
             self._saved_at = step
             kept = step
             if step < self.steps:
                 console.say(f"{self.label}: going on from step {step} of {self.steps}")
-        cut_metrics(self._metrics_path, kept)
+        if self.ranks.first:
+            cut_metrics(self._metrics_path, kept)
+
+    def _evaluate(self) -> None:
+        """Measure the present weights and write the figures down; the other ranks wait for it at the next step."""
+        if self._sharded:
+            self._sharded.fill(self.network)
+        if not self.ranks.first:
+            return
+        assert self.evaluate is not None
+        home = next(self.network.parameters()).device
+        self.network.to(self.device)
+        found = self.evaluate(self.step_number)
+        self.network.to(home)
+        wanted = self.config.keep_best
+        if wanted and wanted not in found:
+            raise TrainingError(
+                f"an evaluation measures {', '.join(found) or 'nothing'}, and not {wanted!r}",
+                where=f"{self.label or 'trainer'}, keep_best",
+                remedy="Name one of these",
+            )
+        self._write({"step": self.step_number, **found})
 
     def _evaluation_missing(self) -> bool:
         """Whether the run was ended between the checkpoint of an evaluation's step and the line that the evaluation writes."""
         every = self.config.evaluate_every
-        if not every or not self.step_number or self.step_number % every:
+        if self.evaluate is None or not every or not self.step_number or self.step_number % every:
             return False
         lines = (line for line in read_metrics(self._metrics_path) if line.get("step") == self.step_number)
-        return all("learning_rate" in line for line in lines)
+        return bool(self.ranks.share(all("learning_rate" in line for line in lines)))
 
-    def _scale_and_clip(self, scale: float) -> float:
-        gradients = [weight.grad for weight in self.optimizer.parameters.values() if weight.grad is not None]
-        if not gradients:
-            raise TrainingError("no parameter received a gradient", where=self.label, remedy="Check what is frozen")
-        norms = torch._foreach_norm(gradients)
-        norm = float(torch.stack([n.float() for n in norms]).norm()) * scale
-        if self.config.clip_norm and norm > self.config.clip_norm:
-            scale = scale * self.config.clip_norm / (norm + 1e-6)
-        if scale != 1.0:
-            torch._foreach_mul_(gradients, scale)
-        return norm
-
-    def _skip(self, mean: float, norm: float) -> None:
+    def _skip(self, reason: str) -> None:
         self.skipped += 1
         self._skipped_in_row += 1
         scale = "" if self.scaler is None else f", loss scale {self.scaler.get_scale():g}"
-        console.say(f"{self.label}: step {self.step_number} skipped, loss {mean}, gradient norm {norm}{scale}")
+        console.say(f"{self.label}: step {self.step_number} skipped: {reason}{scale}")
         if self._skipped_in_row >= self.config.most_skipped_steps:
             raise TrainingError(
-                f"{self._skipped_in_row} steps in a row had a loss or gradient that is not finite",
+                f"{self._skipped_in_row} steps in a row could not be taken (the last one: {reason})",
                 where=self.label,
                 remedy="Lower the learning rates, or check the data; the last good checkpoint is kept",
             )
 
     def _log(self, shown: dict[str, float]) -> None:
-        means = {name: value / count if count else 0.0 for name, (value, count) in self._window.items()}
+        means = {name: value / count for name, (value, count) in self._window.items() if count}
         self._window = {}
         self.last_metrics = means
         self._write(
@@ -321,37 +320,5 @@ class Trainer:
         )
 
     def _write(self, line: dict[str, Any]) -> None:
-        with open(self._metrics_path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _switch_on_checkpointing(network: nn.Module, where: str) -> None:
-    """Set `gradient_checkpointing` on every network inside that has it; TrainingError where none does."""
-    found = [module for module in network.modules() if hasattr(module, "gradient_checkpointing")]
-    if not found:
-        raise TrainingError(
-            f"{type(network).__name__} cannot recompute its activations",
-            where=f"{where or 'trainer'}, gradient_checkpointing",
-            remedy="Set gradient_checkpointing to false",
-        )
-    for module in found:
-        module.gradient_checkpointing = True  # type: ignore[assignment]
-
-
-def _changing(network: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint must hold: all but the frozen parameters, which the stage loads anew and `frozen_fingerprint`
-    tells apart; a LoRA run's checkpoints are small by that."""
-    frozen = {name for name, weight in network.named_parameters(remove_duplicate=False) if not weight.requires_grad}
-    return {name: tensor for name, tensor in _untied(network.state_dict()).items() if name not in frozen}
-
-
-def _untied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each stored tensor once: safetensors refuses two names for one memory."""
-    seen: set[int] = set()
-    kept: dict[str, Tensor] = {}
-    for name, tensor in weights.items():
-        if tensor.numel() and tensor.data_ptr() in seen:
-            continue
-        seen.add(tensor.data_ptr())
-        kept[name] = tensor
-    return kept
+        if self.ranks.first:
+            write_line(self._metrics_path, line)

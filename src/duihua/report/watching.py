@@ -1,0 +1,158 @@
+"""What a training that is going on looks like from outside: its files, read while it writes them.
+
+Nothing is asked of the process that trains; its folder says everything, so that a run on another machine, one that was killed
+and one that ended years ago are watched in the same way. A last line that is only half written is read the next time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from duihua.config import build
+from duihua.errors import DataError, DuihuaError
+from duihua.files import read_json
+from duihua.report.fingerprint import FINGERPRINT_FILE
+from duihua.report.run_record import read_metrics
+from duihua.stages import STAGES
+from duihua.stages.context import RESULT_FILE
+
+STALE_SECONDS = 120.0
+"""Without a new line for so long, a stage without a result counts as standing still."""
+SPARK = "▁▂▃▄▅▆▇█"
+
+
+@dataclass(frozen=True)
+class StageView:
+    """One stage of a run as its files say it now.
+
+    state: finished, running or still. steps: in all, None where its config does not say. seconds_left: by the mean time a step
+    so far. losses: of the logged steps. figures: the last of each name. sample: a prompt and a reply of the last rollout.
+    """
+
+    run: str
+    name: str
+    state: str
+    step: int
+    steps: int | None
+    seconds: float
+    seconds_left: float | None
+    losses: tuple[float, ...]
+    figures: dict[str, float]
+    sample: tuple[str, str] | None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+
+def watched_stages(folder: Path) -> list[Path]:
+    """The folders below a run, or that of the stage itself, that have figures; the one that was written to last at the end.
+
+    Raises DataError where there are none.
+    """
+    if not folder.is_dir():
+        raise DataError("no such folder", where=str(folder), remedy="Name a run's folder, or a stage's")
+    found = [path.parent for path in (*folder.glob("metrics.jsonl"), *folder.glob("*/metrics.jsonl"))]
+    if not found:
+        raise DataError(
+            "nothing has been logged here yet", where=str(folder), remedy="Name a run's folder, or a stage's"
+        )
+    return sorted(found, key=lambda stage: (stage / "metrics.jsonl").stat().st_mtime)
+
+
+def view_stage(folder: Path, run: str = "", now: float | None = None) -> StageView:
+    """Read one stage's folder. now: seconds since the epoch, for the age of its last line."""
+    path = folder / "metrics.jsonl"
+    rows, _ = read_metrics(path)
+    figures: dict[str, float] = {}
+    for row in rows:
+        figures |= {name: float(value) for name, value in row.items() if _is_number(value)}
+    logged = [row for row in rows if _is_number(row.get("loss"))]
+    step, seconds = int(figures.get("step", 0)), figures.get("seconds", 0.0)
+    steps = planned_steps(folder)
+    left = (steps - step) * seconds / step if steps and step and seconds else None
+    age = (time.time() if now is None else now) - path.stat().st_mtime
+    state = "finished" if (folder / RESULT_FILE).is_file() else "running" if age < STALE_SECONDS else "still"
+    return StageView(
+        run=run or folder.name,
+        name=folder.name,
+        state=state,
+        step=step,
+        steps=steps,
+        seconds=seconds,
+        seconds_left=None if state == "finished" else left,
+        losses=tuple(float(row["loss"]) for row in logged),
+        figures={name: value for name, value in figures.items() if name not in ("step", "seconds")},
+        sample=last_sample(folder),
+    )
+
+
+def planned_steps(folder: Path) -> int | None:
+    """The steps that a stage will take, where its config says so (the length of an epoch of pairs stands nowhere)."""
+    try:
+        parts = read_json(folder / FINGERPRINT_FILE)["parts"]
+        config = build(STAGES[parts["stage"]].config_class(), parts["config"], parts["stage"])
+    except (DuihuaError, KeyError, TypeError):
+        return None
+    steps = getattr(config, "steps", None)
+    return steps if isinstance(steps, int) else None
+
+
+def last_sample(folder: Path) -> tuple[str, str] | None:
+    """Prompt and reply of the newest rollout, or None."""
+    for path in sorted((folder / "rollouts").glob("*.json"), reverse=True)[:2]:  # the newest may be half written
+        try:
+            samples = read_json(path)["samples"]
+            return str(samples[0]["prompt"]), str(samples[0]["text"])
+        except (DuihuaError, KeyError, IndexError, TypeError):
+            continue
+    return None
+
+
+def sparkline(values: tuple[float, ...], width: int = 40) -> str:
+    """The course of some numbers in a line of blocks, each the mean of its share of them; empty for none."""
+    kept = [value for value in values if math.isfinite(value)]
+    if not kept:
+        return ""
+    width = min(width, len(kept))
+    shares = [kept[i * len(kept) // width : (i + 1) * len(kept) // width] for i in range(width)]
+    means = [sum(share) / len(share) for share in shares]
+    low, high = min(means), max(means)
+    span = high - low
+    return "".join(SPARK[round((mean - low) / span * (len(SPARK) - 1)) if span else 0] for mean in means)
+
+
+class Tail:
+    """The lines of a metrics.jsonl as they come: each `read` gives the rows that are new and whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._place = path, 0
+
+    def read(self) -> list[Mapping[str, Any]]:
+        """What has been added since; everything again where the file was made shorter (a run that went back)."""
+        if self.path.stat().st_size < self._place:
+            self._place = 0
+        with open(self.path, "rb") as file:
+            file.seek(self._place)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._place += len(whole)
+        rows: list[Mapping[str, Any]] = []
+        for line in whole.decode("utf-8", errors="replace").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(row, dict) and _is_number(row.get("step")):
+                rows.append(row)
+        return rows
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

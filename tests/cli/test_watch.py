@@ -1,0 +1,165 @@
+"""`duihua watch`: figures of a training out of its files, by hand-checkable numbers, and handed on to other programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from duihua.cli.watch import main
+from duihua.errors import ConfigError, DataError
+from duihua.report.watching import Tail, sparkline, view_stage
+from duihua.training.sinks import open_sink
+
+
+def stage(folder: Path, name: str = "pretrain", losses: tuple[float, ...] = (4.0, 3.0, 2.0)) -> Path:
+    """A stage of 12 steps that has logged every second one: 5 seconds a step."""
+    path = folder / name
+    path.mkdir(parents=True)
+    lines = [
+        {
+            "step": 2 * (i + 1),
+            "loss": loss,
+            "tokens_per_second": 800.0 + i,
+            "learning_rate": 0.1,
+            "seconds": 10.0 * (i + 1),
+        }
+        for i, loss in enumerate(losses)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (path / "metrics.jsonl").write_text(text + '{"step": 8, "loss": 1.')
+    parts = {"stage": name, "config": {"steps": 12}}
+    (path / "fingerprint.json").write_text(json.dumps({"fingerprint": "x", "parts": parts}))
+    return path
+
+
+def test_step_and_remaining_time_are_read_from_the_files(tmp_path: Path) -> None:
+    path = stage(tmp_path)
+    now = (path / "metrics.jsonl").stat().st_mtime
+    view = view_stage(path, now=now)
+    assert (view.step, view.steps, view.state) == (6, 12, "running")
+    assert view.seconds_left == pytest.approx(30.0), "six more steps of 5 seconds"
+    assert view.losses == (4.0, 3.0, 2.0), "the line that is half written is left out"
+    assert view_stage(path, now=now + 1000).state == "still"
+    (path / "result.json").write_text("{}")
+    assert view_stage(path, now=now + 1000).state == "finished"
+    assert view_stage(path, now=now).seconds_left is None
+
+
+def test_a_stage_whose_config_does_not_say_its_steps_has_no_remaining_time(tmp_path: Path) -> None:
+    path = stage(tmp_path)
+    (path / "fingerprint.json").unlink()
+    view = view_stage(path)
+    assert (view.steps, view.seconds_left) == (None, None)
+
+
+def test_the_course_is_drawn_from_low_to_high() -> None:
+    assert sparkline((1.0, 2.0, 3.0)) == "▁▅█"
+    assert sparkline((3.0, 3.0)) == "▁▁"
+    assert sparkline(()) == ""
+    assert sparkline((1.0, 1.0, 9.0, 9.0), 2) == "▁█"
+
+
+def test_once_prints_the_latest_stage_with_its_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage(tmp_path / "run")
+    path = stage(tmp_path / "run", "ppo", (0.5, 0.25))
+    os.utime(tmp_path / "run" / "pretrain" / "metrics.jsonl", (1, 1))
+    (path / "rollouts").mkdir()
+    (path / "rollouts" / "00000.json").write_text(json.dumps({"samples": [{"prompt": "hi", "text": "hello"}]}))
+    (path / "rollouts" / "00001.json").write_text('{"samples": [')
+    assert main([str(tmp_path / "run"), "--once"]) == 0
+    said = capsys.readouterr().out
+    assert "run, ppo" in said and "loss 0.5 -> 0.25" in said
+    assert "> hi\nhello" in said, "the newest rollout that can be read"
+    assert main([str(tmp_path / "run"), "--once", "--stage", "pretrain"]) == 0
+    assert "step 6 of 12" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="no figures of 'sft'"):
+        main([str(tmp_path / "run"), "--once", "--stage", "sft"])
+
+
+def test_several_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage(tmp_path / "one")
+    stage(tmp_path / "two", losses=(4.0, 1.0))
+    assert main([str(tmp_path / "one"), str(tmp_path / "two"), "--once"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["one", "two"]
+    assert main([str(tmp_path / "one"), str(tmp_path / "two"), "--json"]) == 0
+    runs = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["figures"]["loss"] for run in runs] == [2.0, 1.0]
+
+
+def test_a_folder_without_figures_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nothing has been logged"):
+        main([str(tmp_path), "--once"])
+    with pytest.raises(DataError, match="no such folder"):
+        main([str(tmp_path / "none"), "--once"])
+
+
+def test_lines_come_once_and_only_when_they_are_whole(tmp_path: Path) -> None:
+    path = stage(tmp_path) / "metrics.jsonl"
+    tail = Tail(path)
+    assert [row["step"] for row in tail.read()] == [2, 4, 6]
+    assert tail.read() == []
+    with open(path, "a") as file:
+        file.write("5}\n")
+    assert [row["loss"] for row in tail.read()] == [1.5]
+    path.write_text('{"step": 2, "loss": 9}\n')
+    assert [row["loss"] for row in tail.read()] == [9], "a run that went back is read again"
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, name: str, calls: list[Any]) -> None:
+    module = ModuleType(name)
+    module.init = lambda **words: calls.append(("init", words))  # type: ignore[attr-defined]
+    module.log = lambda figures, step: calls.append((step, figures))  # type: ignore[attr-defined]
+    module.finish = lambda: calls.append("finish")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+@pytest.mark.parametrize("kind", ["wandb", "trackio"])
+def test_figures_are_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    calls: list[Any] = []
+    fake(monkeypatch, kind, calls)
+    stage(tmp_path / "run")
+    assert main([str(tmp_path / "run"), "--to", kind, "--once"]) == 0
+    assert calls[0] == ("init", {"project": "duihua", "name": "run/pretrain"})
+    assert [step for step, _ in calls[1:4]] == [2, 4, 6]
+    assert calls[1][1]["loss"] == 4.0 and "step" not in calls[1][1]
+    assert calls[-1] == "finish"
+
+
+def test_tensorboard_gets_a_scalar_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Any] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            written.append(folder)
+
+        def add_scalar(self, *words: Any) -> None:
+            written.append(words)
+
+        def close(self) -> None:
+            written.append("closed")
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    sink = open_sink("tensorboard", "run", tmp_path)
+    sink.write(3, {"loss": 1.5})
+    sink.close()
+    assert written == [str(tmp_path), ("loss", 1.5, 3), "closed"]
+
+
+@pytest.mark.parametrize("kind", ["tensorboard", "wandb", "trackio"])
+def test_what_is_not_installed_is_said_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard" if kind == "tensorboard" else kind, None)
+    with pytest.raises(ConfigError, match=f"pip install {kind}"):
+        open_sink(kind, "run", tmp_path)
+    with pytest.raises(ConfigError, match="there is no 'paper'"):
+        open_sink("paper", "run", tmp_path)

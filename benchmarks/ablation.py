@@ -203,7 +203,7 @@ def cell(name: str, seed: int, steps: int, setup: argparse.Namespace) -> dict[st
     }
 
 
-def _stretched(network: Any, tokenizer: Any, documents: list[Any]) -> dict[str, float]:
+def _stretched(network: Any, tokenizer: Any, documents: list[Any]) -> dict[str, float | None]:
     """Bits per byte of the same weights, read with twice the context under each scaling of the rotary positions."""
     from duihua.evaluation.bits_per_byte import bits_per_byte
     from duihua.models.config import RopeScaling

@@ -57,3 +57,15 @@ def test_formats_start_alike_see_the_same_batches_and_stay_within_one_per_cent(l
     other = module.ByteBatches(2, 16)
     other.next()
     assert not (other.next()[0]["token_ids"] == module.ByteBatches(2, 16).next()[0]["token_ids"]).all()
+
+
+def test_a_checkpoint_is_weighed_whole_and_copied_alone(
+    load: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = load("checkpoint_cost")  # type: ignore[operator]
+    shape = module.ShapeConfig(width=16, layers=1, heads=2, key_value_heads=1, head_width=8, feed_forward_width=24)
+    found = module.measure(shape, 300, 32, times=2)
+    assert found["bytes"] > 8 * found["parameters"]  # the weights, and at least one number of the optimizer for each
+    assert 0 < found["share_in_background"] < found["share_of_training"] < 1
+    assert not list(tmp_path.iterdir())

@@ -39,7 +39,7 @@ def learnt(lab: Any, directory: Path, **changes: Any) -> Comparison:
     )
 
 
-@pytest.mark.checklist
+@pytest.mark.checklist(1)
 def test_ppo_raises_a_gold_reward_inside_its_kl_budget(lab: Any, tmp_path: Path) -> None:
     found = learnt(lab, tmp_path)
     assert found.gain.value > MARGIN
@@ -47,21 +47,21 @@ def test_ppo_raises_a_gold_reward_inside_its_kl_budget(lab: Any, tmp_path: Path)
     assert 0.0 < found.kl < 10.0
 
 
-@pytest.mark.checklist
+@pytest.mark.checklist(17)
 def test_a_flipped_advantage_does_not_learn(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = rollout_module.whiten
     monkeypatch.setattr(rollout_module, "whiten", lambda *a, **k: -right(*a, **k))
     assert learnt(lab, tmp_path).gain.value < 0.0
 
 
-@pytest.mark.checklist
+@pytest.mark.checklist(14)
 def test_a_score_one_token_late_does_not_learn(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = rollout_module.kl_rewards
     monkeypatch.setattr(rollout_module, "kl_rewards", lambda *a: right(*a).roll(1, dims=1) * a[3])
     assert learnt(lab, tmp_path).gain.value < MARGIN
 
 
-@pytest.mark.checklist
+@pytest.mark.checklist(12)
 def test_the_kl_penalty_keeps_the_policy_at_home(lab: Any, tmp_path: Path) -> None:
     """A coefficient of 5 holds the policy where none at all lets it go beyond a budget of one nat."""
     held, free = learnt(lab, tmp_path / "a", kl_coefficient=5.0), learnt(lab, tmp_path / "b", kl_coefficient=0.0)
@@ -222,3 +222,24 @@ def test_held_out_prompts_are_no_training_prompts(lab: Any, tmp_path: Path) -> N
     asked = {prompt.messages[0]["content"] for prompt in train}
     assert len(asked) == len(train)
     assert not asked & {prompt.messages[0]["content"] for prompt in heldout}
+
+
+@pytest.mark.parametrize("target", [0.0, -1.0])
+def test_a_kl_target_of_nothing_is_refused_in_one_line(target: float) -> None:
+    with pytest.raises(ConfigError, match="at some distance from its reference") as caught:
+        build(PPOConfig, {"kl_target": target})
+    assert "kl_target" in caught.value.where and "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="stays 0"):
+        build(PPOConfig, {"kl_target": 6.0, "kl_coefficient": 0.0})
+    assert build(PPOConfig, {"kl_target": 6.0}).kl_target == 6.0
+    assert build(PPOConfig, {}).kl_target is None, "a fixed coefficient is the default"
+
+
+def test_a_penalty_that_is_off_is_warned_of_before_anything_is_sampled(
+    lab: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = load_bundle(lab.policy_bundle(tmp_path / "sft"))
+    ppo.check_inputs(lab.config(prompt_tokens=32, kl_coefficient=0.0), policy, None)
+    assert "nothing holds the policy near its reference" in capsys.readouterr().err
+    ppo.check_inputs(lab.config(prompt_tokens=32), policy, None)
+    assert capsys.readouterr().err == ""

@@ -19,7 +19,10 @@ from duihua.stages.ppo_math import (
     whiten,
 )
 
-pytestmark = pytest.mark.checklist
+
+def unclipped_update(_: object, self: KLController, kl: float, sequences: int) -> None:
+    """The controller of Ziegler et al. without the clip of its error."""
+    self.coefficient *= 1 + (kl / self.target - 1) * sequences / self.horizon
 
 
 def ragged(rows: int = 5, width: int = 7, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,6 +47,7 @@ def advantages_by_definition(rewards: Tensor, values: Tensor, mask: Tensor, gamm
     return result
 
 
+@pytest.mark.checklist(15)
 @pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.8), (1.0, 1.0), (1.0, 0.0)])
 def test_gae_equals_its_definition(gamma: float, lam: float) -> None:
     rewards, values, mask = ragged()
@@ -55,6 +59,17 @@ def test_gae_equals_its_definition(gamma: float, lam: float) -> None:
     assert not torch.allclose(forwards, expected, atol=1e-2), "GAE run forwards in time must not pass"
 
 
+@pytest.mark.checklist(15)
+@pytest.mark.mutation(
+    "advantages are summed forwards in time",
+    "duihua.stages.ppo_math:generalized_advantages",
+    lambda right, r, v, m, **k: tuple(x.flip(1) for x in right(r.flip(1), v.flip(1), m.flip(1), **k)),
+)
+@pytest.mark.mutation(
+    "lambda is not applied",
+    "duihua.stages.ppo_math:generalized_advantages",
+    lambda right, r, v, m, **k: right(r, v, m, **{**k, "lam": 1.0}),
+)
 def test_gae_of_three_tokens_by_hand() -> None:
     """gamma 1, lambda 0.5: deltas (1+2-1, 0+3-2, 5-3) = (2, 1, 2); A = (2 + .5(1 + .5*2), 1 + .5*2, 2) = (3, 2, 2)."""
     rewards, values = torch.tensor([[1.0, 0.0, 5.0]]), torch.tensor([[1.0, 2.0, 3.0]])
@@ -63,6 +78,7 @@ def test_gae_of_three_tokens_by_hand() -> None:
     assert returns.tolist() == [[4.0, 4.0, 5.0]]
 
 
+@pytest.mark.checklist(15)
 def test_lambda_one_is_monte_carlo_and_lambda_zero_is_td() -> None:
     rewards, values, mask = ragged(seed=3)
     monte_carlo = generalized_advantages(rewards, values, mask, lam=1.0)[1]
@@ -76,6 +92,12 @@ def test_lambda_one_is_monte_carlo_and_lambda_zero_is_td() -> None:
             assert float(found[row, t]) == pytest.approx(one_step, abs=1e-4)
 
 
+@pytest.mark.checklist(14)
+@pytest.mark.mutation(
+    "what stands behind a reply is counted",
+    "duihua.stages.ppo_math:generalized_advantages",
+    lambda right, r, v, m, **k: right(r, v, torch.ones_like(m), **k),
+)
 def test_padding_changes_no_return() -> None:
     rewards, values, mask = ragged()
     alone = [
@@ -89,6 +111,15 @@ def test_padding_changes_no_return() -> None:
     assert not torch.allclose(unmasked[mask], together[mask]), "reading the pads must not pass"
 
 
+@pytest.mark.checklist(12, 14)
+@pytest.mark.mutation(
+    "the score stands one token later", "duihua.stages.ppo_math:kl_rewards", lambda right, *a: right(*a).roll(1, dims=1)
+)
+@pytest.mark.mutation(
+    "the penalty is k3 and not k1",
+    "duihua.stages.ppo_math:kl_rewards",
+    lambda right, p, q, *a: right(q - p + (p - q).exp() - 1, torch.zeros_like(p), *a),
+)
 def test_score_stands_on_the_last_generated_token_and_kl_on_all() -> None:
     mask = torch.tensor([[True, True, True], [True, False, False]])
     logprobs = torch.tensor([[-1.0, -2.0, -3.0], [-1.0, -9.0, -9.0]])
@@ -97,6 +128,7 @@ def test_score_stands_on_the_last_generated_token_and_kl_on_all() -> None:
     torch.testing.assert_close(rewards, torch.tensor([[-0.05, 0.1, 10.0], [19.9, 0.0, 0.0]]))
 
 
+@pytest.mark.checklist(14)
 def test_score_one_token_late_would_lose_it() -> None:
     """The negative control of the row above: put where the next token would be, the score falls behind the mask."""
     mask = torch.tensor([[True, True, False]])
@@ -107,6 +139,12 @@ def test_score_one_token_late_would_lose_it() -> None:
     assert generalized_advantages(late, zero, mask, lam=1.0)[1][0, 0] == 0.0
 
 
+@pytest.mark.checklist(12)
+@pytest.mark.mutation(
+    "the penalty has the other sign",
+    "duihua.stages.ppo_math:kl_rewards",
+    lambda right, p, q, s, mask, beta: right(p, q, s, mask, -beta),
+)
 def test_kl_rewards_sum_to_the_log_ratio_of_the_reply() -> None:
     generator = torch.Generator().manual_seed(0)
     logprobs, reference = (-torch.rand(4, 6, generator=generator) for _ in range(2))
@@ -116,6 +154,12 @@ def test_kl_rewards_sum_to_the_log_ratio_of_the_reply() -> None:
     assert kl_rewards(logprobs, logprobs, torch.zeros(4), mask, 1.0).abs().max() == 0.0
 
 
+@pytest.mark.checklist(11)
+@pytest.mark.mutation(
+    "the penalty is a reward",
+    "duihua.stages.ppo_math:penalise_missing_end",
+    lambda right, s, ended, *, rule, value: right(s, ended, rule="subtract", value=-9.0),
+)
 @pytest.mark.parametrize(
     ("rule", "expected"), [("replace", [2.0, -1.5, 0.5]), ("subtract", [2.0, 1.5, 0.5]), ("none", [2.0, 3.0, 0.5])]
 )
@@ -124,6 +168,12 @@ def test_missing_end_penalty(rule: str, expected: list[float]) -> None:
     assert penalise_missing_end(scores, ended, rule=rule, value=1.5).tolist() == expected
 
 
+@pytest.mark.checklist(17)
+@pytest.mark.mutation(
+    "what stands behind a reply enters the statistics",
+    "duihua.stages.ppo_math:whiten",
+    lambda right, v, mask, **k: right(v, torch.ones_like(mask), **k) * mask,
+)
 def test_whitening_gives_mean_0_and_deviation_1_over_the_mask_alone() -> None:
     values, _, mask = ragged(rows=6)
     white = whiten(values, mask)
@@ -134,6 +184,12 @@ def test_whitening_gives_mean_0_and_deviation_1_over_the_mask_alone() -> None:
     assert abs(float(with_pads[mask].mean())) > 0.5, "statistics that count the pads must not pass"
 
 
+@pytest.mark.checklist(17)
+@pytest.mark.mutation(
+    "each rank whitens by its own statistics",
+    "duihua.stages.ppo_math:whiten",
+    lambda right, v, mask, **k: right(v, mask),
+)
 def test_whitening_does_not_depend_on_the_split_over_ranks() -> None:
     values, _, mask = ragged(rows=6)
     whole = whiten(values, mask)
@@ -152,6 +208,12 @@ def test_whitening_does_not_depend_on_the_split_over_ranks() -> None:
         assert not torch.allclose(alone, whole[part], atol=1e-3), "statistics of one rank must not pass"
 
 
+@pytest.mark.checklist(16)
+@pytest.mark.mutation(
+    "whitening of the rewards shifts their mean to 0",
+    "duihua.stages.ppo_math:whiten",
+    lambda right, v, mask, **k: right(v, mask),
+)
 def test_reward_whitening_keeps_the_mean() -> None:
     values, _, mask = ragged(rows=6)
     white = whiten(values, mask, shift_mean=False)
@@ -159,6 +221,7 @@ def test_reward_whitening_keeps_the_mean() -> None:
     assert float(white[mask].std(unbiased=False)) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.checklist(18)
 def test_equal_policies_have_ratio_1_kl_0_and_nothing_clipped() -> None:
     logprobs, advantages = -torch.rand(3, 4), torch.randn(3, 4)
     found = policy_loss(logprobs, logprobs.clone(), advantages, clip=0.2)
@@ -168,6 +231,12 @@ def test_equal_policies_have_ratio_1_kl_0_and_nothing_clipped() -> None:
     torch.testing.assert_close(found.loss, -advantages)
 
 
+@pytest.mark.checklist(18)
+@pytest.mark.mutation(
+    "the objective is not clipped",
+    "duihua.stages.ppo_math:policy_loss",
+    lambda right, p, q, a, *, clip: right(p, q, a, clip=1e9),
+)
 def test_clipped_objective_by_hand() -> None:
     """clip 0.2; (ratio, A): (1.5, 1) -> -1.2 clipped; (0.5, 1) -> -0.5; (1.5, -1) -> 1.5; (0.5, -1) -> 0.8 clipped."""
     ratios, advantages = torch.tensor([1.5, 0.5, 1.5, 0.5]), torch.tensor([1.0, 1.0, -1.0, -1.0])
@@ -176,6 +245,7 @@ def test_clipped_objective_by_hand() -> None:
     assert found.clipped.tolist() == [True, False, False, True]
 
 
+@pytest.mark.checklist(18)
 def test_clipped_tokens_have_no_gradient_and_the_others_do() -> None:
     logprobs = torch.tensor([1.5, 0.5, 1.5, 0.5]).log().requires_grad_()
     advantages = torch.tensor([1.0, 1.0, -1.0, -1.0])
@@ -188,6 +258,12 @@ def test_clipped_tokens_have_no_gradient_and_the_others_do() -> None:
     assert float(unclipped.grad[0]) != 0.0, "the objective without clipping must not pass"
 
 
+@pytest.mark.checklist(19)
+@pytest.mark.mutation(
+    "the value is not clipped",
+    "duihua.stages.ppo_math:value_loss",
+    lambda right, v, old, r, *, clip: right(v, old, r, clip=1e9),
+)
 def test_value_outside_its_clip_has_zero_gradient_towards_the_return() -> None:
     """Old value 0, return 1: at 0.1 the gradient is 0.1 - 1; at 0.3, outside the clip of 0.2, it is 0."""
     for value, expected in ((0.1, -0.9), (0.3, 0.0)):
@@ -197,11 +273,13 @@ def test_value_outside_its_clip_has_zero_gradient_towards_the_return() -> None:
         assert float(values.grad) == pytest.approx(expected)
 
 
+@pytest.mark.checklist(19)
 def test_value_loss_by_hand() -> None:
     """Old 0, clip 0.2, return 1: V = 0.5 is limited to 0.2, so 0.5 max(0.25, 0.64) = 0.32."""
     assert float(value_loss(torch.tensor([0.5]), torch.zeros(1), torch.ones(1), clip=0.2)) == pytest.approx(0.32)
 
 
+@pytest.mark.checklist(27)
 def test_explained_variance_of_perfect_constant_and_wrong_critics() -> None:
     returns, mask = torch.tensor([[1.0, 2.0, 3.0, 9.0]]), torch.tensor([[True, True, True, False]])
     assert explained_variance(returns, returns, mask) == pytest.approx(1.0)
@@ -209,12 +287,15 @@ def test_explained_variance_of_perfect_constant_and_wrong_critics() -> None:
     assert explained_variance(-returns, returns, mask) == pytest.approx(-3.0)
 
 
+@pytest.mark.checklist(13)
 def test_fixed_controller_never_moves() -> None:
     controller = KLController(0.05)
     controller.update(100.0, 64)
     assert controller.coefficient == 0.05
 
 
+@pytest.mark.checklist(13)
+@pytest.mark.mutation("the error is not clipped", "duihua.stages.ppo_math:KLController.update", unclipped_update)
 def test_adaptive_controller_moves_by_the_clipped_error() -> None:
     """Target 6, horizon 100, 10 replies: KL 60 is an error of 9, clipped to 0.2, so the factor is 1.02; KL 5.7 gives 0.995."""
     controller = KLController(1.0, target=6.0, horizon=100.0)
@@ -233,6 +314,12 @@ def settled_kl(sign: float) -> float:
     return kl
 
 
+@pytest.mark.checklist(13)
+@pytest.mark.mutation(
+    "the coefficient falls where the divergence is too large",
+    "duihua.stages.ppo_math:KLController.update",
+    lambda right, self, kl, n: right(self, 2 * self.target - kl, n),
+)
 def test_adaptive_controller_brings_a_synthetic_plant_to_its_target() -> None:
     assert settled_kl(+1.0) == pytest.approx(6.0, rel=0.02)
     assert not math.isclose(settled_kl(-1.0), 6.0, rel_tol=0.2), "a controller of the wrong sign must not pass"

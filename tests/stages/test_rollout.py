@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import itertools
 import json
 import math
 from pathlib import Path
@@ -16,6 +18,7 @@ import duihua.stages.rollout as rollout_module
 from duihua.config import build
 from duihua.engine.settings import SamplingSettings, require_plain
 from duihua.errors import ConfigError, GenerationError, TrainingError
+from duihua.models.decoder import Decoder
 from duihua.models.heads import ScoredDecoder
 from duihua.stages.actor_critic import (
     ActorCritic,
@@ -29,8 +32,41 @@ from duihua.stages.ppo import LOSS_METRICS, Loss
 from duihua.stages.replies import Reply, engine_sampler, truncate_at_stop
 from duihua.stages.rollout import ROLLOUT_METRICS, Rollout, order_of_prompts
 from duihua.text.chat_template import ChatTemplate
+from duihua.training.optimizers import Optimizer
 
-pytestmark = pytest.mark.checklist
+RUNNING = itertools.count()
+
+# What the mutations of the checklist put in the place of the right code. `right` is the code itself.
+
+
+def random_value_head(right: Any, self: ActorCritic, *parts: Any) -> None:
+    right(self, *parts)
+    if self.value is not None:
+        nn.init.normal_(self.value.weight)
+
+
+def without_stop(right: Any, self: ChatTemplate, *arguments: Any, **named: Any) -> Any:
+    found = right(self, *arguments, **named)
+    last = max((place for place, inside in enumerate(found.loss_mask) if inside), default=0)
+    return dataclasses.replace(
+        found, loss_mask=[inside and place != last for place, inside in enumerate(found.loss_mask)]
+    )
+
+
+def reference_follows(right: Any, self: Rollout) -> Any:
+    found = right(self)
+    self.reference.load_state_dict(self.network.policy.state_dict())
+    return found
+
+
+def mean_of_means(right: Any, self: Loss, network: nn.Module, batch: Any) -> Any:
+    parts = right(self, network, batch)
+    return parts._replace(sum=parts.sum / parts.weight, weight=1.0)
+
+
+def decides_alone(right: Any, self: Rollout) -> bool:
+    self.reduce = lambda tensor: tensor
+    return bool(right(self))
 
 
 def first_loss(rollout: Rollout) -> dict[str, float]:
@@ -53,6 +89,12 @@ def all_buffers(rollout: Rollout, rollouts: int) -> list[dict[str, torch.Tensor]
 # -- the first update -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.checklist(12, 18)
+@pytest.mark.mutation(
+    "the old log-probabilities are those of the token before",
+    "duihua.stages.ppo_math:policy_loss",
+    lambda right, p, old, a, **k: right(p, old.roll(1, dims=1), a, **k),
+)
 def test_first_update_has_ratio_one_and_kl_exactly_zero(lab: Any) -> None:
     found = first_loss(lab.rollout(lab.config()))
     assert found["ratio"] == 1.0
@@ -61,6 +103,7 @@ def test_first_update_has_ratio_one_and_kl_exactly_zero(lab: Any) -> None:
     assert found["kl"] == 0.0, "policy and reference are the same at step 0"
 
 
+@pytest.mark.checklist(18)
 def test_a_shifted_log_probability_is_not_ratio_one(lab: Any) -> None:
     """Negative control: old log-probabilities of the token before."""
     rollout = lab.rollout(lab.config())
@@ -71,12 +114,24 @@ def test_a_shifted_log_probability_is_not_ratio_one(lab: Any) -> None:
     assert metrics["approximate_kl"][0] > 0.0
 
 
+@pytest.mark.checklist(4)
+@pytest.mark.mutation(
+    "the shared value head starts from random numbers",
+    "duihua.stages.actor_critic:ActorCritic.__init__",
+    random_value_head,
+)
 def test_value_is_zero_at_step_0_on_a_shared_trunk(lab: Any) -> None:
     rollout = lab.rollout(lab.config())
     rollout.next()
     assert rollout.buffer["values"].abs().max() == 0.0
 
 
+@pytest.mark.checklist(4)
+@pytest.mark.mutation(
+    "the critic starts as the reward model without its normalisation",
+    "duihua.stages.actor_critic:Critic.forward",
+    lambda right, self, ids: self.reward(ids),
+)
 def test_value_of_a_separate_critic_is_the_normalised_reward_model_at_step_0(lab: Any) -> None:
     reward = ScoredDecoder(lab.decoder(seed=5)).initialise_score(1)
     critic = Critic(copy.deepcopy(reward), mean=0.3, std=2.0)
@@ -95,6 +150,10 @@ def test_value_of_a_separate_critic_is_the_normalised_reward_model_at_step_0(lab
 # -- sampling ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.checklist(21)
+@pytest.mark.mutation(
+    "any sampling is taken", "duihua.stages.configs.ppo:PPOConfig.__post_init__", lambda right, self: None
+)
 @pytest.mark.parametrize("field", ["top_k", "top_p", "repetition_penalty"])
 def test_configuration_refuses_to_bend_the_sampling(field: str) -> None:
     with pytest.raises(ConfigError, match=field):
@@ -104,6 +163,12 @@ def test_configuration_refuses_to_bend_the_sampling(field: str) -> None:
     build(PPOConfig, {"temperature": 0.7})
 
 
+@pytest.mark.checklist(20)
+@pytest.mark.mutation(
+    "the trainer's log-probabilities leave the temperature out",
+    "duihua.nn.losses:token_log_probabilities",
+    lambda right, logits, targets, *rest: right(logits, targets),
+)
 def test_sampler_and_trainer_agree_and_a_wrong_temperature_stops_the_run(lab: Any) -> None:
     config = lab.config(temperature=0.7)
     rollout = lab.rollout(config)
@@ -116,6 +181,7 @@ def test_sampler_and_trainer_agree_and_a_wrong_temperature_stops_the_run(lab: An
         wrong.next()
 
 
+@pytest.mark.checklist(20)
 def test_sampler_and_trainer_agree_in_bf16_to_its_rounding(lab: Any) -> None:
     config, policy = lab.config(), lab.decoder()
     sampler = engine_sampler(policy, lab.tokenizer, reply_tokens=8, temperature=1.0, slots=32, dtype=torch.bfloat16)
@@ -132,6 +198,7 @@ def test_sampler_and_trainer_agree_in_bf16_to_its_rounding(lab: Any) -> None:
 PACKED = ("token_ids", "prompt_lengths", "reply_mask")
 
 
+@pytest.mark.checklist(20)
 def test_log_probabilities_shifted_by_one_stop_the_run(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading the column of the token itself instead of the one before it is caught by the first rollout."""
 
@@ -144,6 +211,7 @@ def test_log_probabilities_shifted_by_one_stop_the_run(lab: Any, monkeypatch: py
         lab.rollout(lab.config()).next()
 
 
+@pytest.mark.checklist(20)
 def test_frequencies_match_the_recorded_log_probabilities_at_a_temperature(lab: Any) -> None:
     """One prompt, 4,000 one-token replies at temperature 0.5: counts fit exp(logprob) by a chi-square over 12 groups."""
     policy, config = lab.decoder(), lab.config(reply_tokens=1, temperature=0.5, slots=256)
@@ -170,6 +238,7 @@ def test_frequencies_match_the_recorded_log_probabilities_at_a_temperature(lab: 
     assert chi_square(1.0) > 31.3, "the wrong temperature must not pass"
 
 
+@pytest.mark.checklist(28)
 def test_reply_seeds_do_not_depend_on_batch_mates(lab: Any) -> None:
     policy, prompts, seeds = lab.decoder(), lab.prompts(8), list(range(8))
     together = lab.sampler(policy, lab.config(slots=8))(prompts, seeds)
@@ -180,6 +249,12 @@ def test_reply_seeds_do_not_depend_on_batch_mates(lab: Any) -> None:
     assert [r.ids for r in others] != [r.ids for r in together]
 
 
+@pytest.mark.checklist(28)
+@pytest.mark.mutation(
+    "replies are drawn from one running count, not from their own seeds",
+    "duihua.engine.randomness:sample_seed",
+    lambda right, *place: next(RUNNING),
+)
 def test_same_seed_gives_the_same_trajectory_whatever_the_slots(lab: Any) -> None:
     runs = [all_buffers(lab.rollout(lab.config(slots=slots)), 2) for slots in (32, 5)]
     for one, other in zip(*runs, strict=True):
@@ -189,6 +264,7 @@ def test_same_seed_gives_the_same_trajectory_whatever_the_slots(lab: Any) -> Non
     assert not torch.equal(foreign[0]["token_ids"], runs[0][0]["token_ids"])
 
 
+@pytest.mark.checklist(28)
 def test_every_prompt_comes_once_a_pass_in_a_new_order() -> None:
     places = order_of_prompts(10, 3, 0, 30)
     passes = [places[i : i + 10] for i in (0, 10, 20)]
@@ -200,6 +276,7 @@ def test_every_prompt_comes_once_a_pass_in_a_new_order() -> None:
 # -- ends and masks ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.checklist(10)
 @pytest.mark.parametrize(
     ("ids", "stops", "kept", "ended"),
     [
@@ -217,6 +294,7 @@ def test_replies_end_at_their_first_stop_token(
     assert truncate_at_stop(ids, stops, 4) == (kept, ended)
 
 
+@pytest.mark.checklist(11)
 def test_a_stop_token_inside_the_prompt_does_not_end_a_reply(lab: Any) -> None:
     template = ChatTemplate(lab.tokenizer)
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
@@ -229,6 +307,12 @@ def test_a_stop_token_inside_the_prompt_does_not_end_a_reply(lab: Any) -> None:
     )
 
 
+@pytest.mark.checklist(10)
+@pytest.mark.mutation(
+    "the stop token is no part of the reply",
+    "duihua.stages.replies:truncate_at_stop",
+    lambda right, ids, stops, limit: (right(ids, stops, limit)[0][:-1] or [40], right(ids, stops, limit)[1]),
+)
 def test_masks_equal_a_brute_force_loop(lab: Any) -> None:
     rollout = lab.rollout(lab.config())
     rollout.next()
@@ -246,6 +330,13 @@ def test_masks_equal_a_brute_force_loop(lab: Any) -> None:
         assert length == min(sum(expected), rollout.config.reply_tokens)
 
 
+@pytest.mark.checklist(8)
+@pytest.mark.mutation(
+    "the pad token is the stop token", "duihua.text.tokenizer:Tokenizer.pad_id", lambda _, self: self.im_end_id
+)
+@pytest.mark.mutation(
+    "the stop token is outside the loss mask", "duihua.text.chat_template:ChatTemplate.encode", without_stop
+)
 def test_pad_token_is_no_stop_token_and_the_stop_token_is_learnt(lab: Any) -> None:
     tokenizer = lab.tokenizer
     assert tokenizer.pad_id not in tokenizer.stop_ids
@@ -257,22 +348,34 @@ def test_pad_token_is_no_stop_token_and_the_stop_token_is_learnt(lab: Any) -> No
     assert learnt.count(tokenizer.im_end_id) == 1 < encoded.ids.count(tokenizer.im_end_id), "the user's end is not"
 
 
-def test_left_padded_rows_give_the_logits_of_unpadded_ones(lab: Any) -> None:
-    decoder = lab.decoder().eval()
+@pytest.mark.checklist(9)
+@pytest.mark.mutation(
+    "places are counted from the first column, pads included",
+    "duihua.models.decoder:Decoder._plan",
+    lambda right, self, ids, mask, places, *rest: right(
+        self, ids, mask, torch.arange(ids.shape[1]).expand(ids.shape), *rest
+    ),
+)
+def test_left_padded_rows_give_the_logits_of_unpadded_ones_for_rotary_and_learned_positions(lab: Any) -> None:
+    rotary = lab.decoder().eval()
+    learned = Decoder(dataclasses.replace(rotary.config, positions="learned")).initialise(1).eval()
+    learned.load_state_dict(rotary.state_dict(), strict=False)
     rows = [prompt.ids for prompt in lab.prompts(4)]
     width = max(map(len, rows))
     ids = torch.tensor([[lab.tokenizer.pad_id] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    padded = decoder(ids, attention_mask_bt=mask)
-    without_mask = decoder(ids)
-    differs = 0.0
-    for number, row in enumerate(rows):
-        alone = decoder(torch.tensor([row]))[0]
-        torch.testing.assert_close(padded[number, -len(row) :], alone, rtol=1e-4, atol=1e-5)
-        differs = max(differs, float((without_mask[number, -len(row) :] - alone).detach().abs().max()))
-    assert differs > 1e-3, "ignoring the mask must not pass"
+    for decoder in (rotary, learned):
+        padded = decoder(ids, attention_mask_bt=mask)
+        without_mask = decoder(ids)
+        differs = 0.0
+        for number, row in enumerate(rows):
+            alone = decoder(torch.tensor([row]))[0]
+            torch.testing.assert_close(padded[number, -len(row) :], alone, rtol=1e-4, atol=1e-5)
+            differs = max(differs, float((without_mask[number, -len(row) :] - alone).detach().abs().max()))
+        assert differs > 1e-3, "ignoring the mask must not pass"
 
 
+@pytest.mark.checklist(9)
 def test_log_probabilities_do_not_depend_on_batch_mates_or_pads(lab: Any) -> None:
     decoder, prompts = lab.decoder(), [prompt.ids for prompt in lab.prompts(3)]
     replies = [[40, 41, 42], [50], [60, 61]]
@@ -288,6 +391,8 @@ def test_log_probabilities_do_not_depend_on_batch_mates_or_pads(lab: Any) -> Non
 # -- the four roles ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.checklist(1)
+@pytest.mark.mutation("the reference follows the policy", "duihua.stages.rollout:Rollout.next", reference_follows)
 def test_reference_stays_bit_identical_and_the_reward_model_gets_no_gradient(lab: Any, tmp_path: Path) -> None:
     reward = ScoredDecoder(lab.decoder(seed=5)).initialise_score(1)
     judge_before = copy.deepcopy(reward.state_dict())
@@ -308,6 +413,10 @@ def test_reference_stays_bit_identical_and_the_reward_model_gets_no_gradient(lab
     assert changed, "the policy itself must move"
 
 
+@pytest.mark.checklist(22)
+@pytest.mark.mutation(
+    "dropout stays on", "duihua.stages.actor_critic:switch_off_dropout", lambda right, *networks: None
+)
 def test_dropout_is_switched_off_in_every_network() -> None:
     networks = [nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5)) for _ in range(4)]
     x = torch.ones(2, 8)
@@ -318,6 +427,7 @@ def test_dropout_is_switched_off_in_every_network() -> None:
         assert torch.equal(network(x), network(x))
 
 
+@pytest.mark.checklist(22)
 def test_two_forwards_of_the_networks_in_training_mode_are_equal(lab: Any) -> None:
     network = ActorCritic(lab.decoder())
     network.train()
@@ -325,6 +435,7 @@ def test_two_forwards_of_the_networks_in_training_mode_are_equal(lab: Any) -> No
     assert torch.equal(network(batch, 1.0).logprobs, network(batch, 1.0).logprobs)
 
 
+@pytest.mark.checklist(18, 19, 23)
 def test_adam_epsilon_and_the_papers_constants_are_the_defaults() -> None:
     config = PPOConfig()
     assert config.optimizer.kind == "adamw"
@@ -333,6 +444,25 @@ def test_adam_epsilon_and_the_papers_constants_are_the_defaults() -> None:
     assert (config.epochs, config.gamma, config.gae_lambda, config.kl_coefficient) == (4, 1.0, 0.95, 0.05)
 
 
+@pytest.mark.checklist(23)
+@pytest.mark.mutation(
+    "Adam keeps torch's own epsilon",
+    "duihua.training.optimizers:_torch_optimizer",
+    lambda right, groups, config: right(groups, dataclasses.replace(config, epsilon=1e-8)),
+)
+def test_the_first_step_of_adam_halves_where_the_gradient_equals_its_epsilon() -> None:
+    """Bias-corrected, the first step is lr g / (|g| + eps): lr / 2 for g = eps = 1e-5, and lr for a gradient of 1."""
+    network = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    config = PPOConfig().optimizer
+    network.weight.grad = torch.tensor([[config.epsilon, 1.0]])
+    Optimizer(network, config).step(1.0)
+    moved = network.weight.detach()[0] / -config.learning_rate
+    assert moved.tolist() == pytest.approx([0.5, 1.0], rel=1e-4)
+
+
+@pytest.mark.checklist(24)
+@pytest.mark.mutation("the rate stays", "duihua.training.schedules:rate_factor", lambda right, *a: 1.0)
 def test_learning_rate_falls_linearly_to_zero(lab: Any, tmp_path: Path) -> None:
     rollout = lab.rollout(lab.config(iterations=1, epochs=4, minibatches=2))
     lab.trainer(rollout, tmp_path).run()
@@ -358,12 +488,17 @@ def gradient(lab: Any, micro_batch: int, mean_of_means: bool = False) -> torch.T
     return torch.cat([w.grad.flatten() for w in network.parameters() if w.grad is not None])
 
 
+@pytest.mark.checklist(26)
+@pytest.mark.mutation(
+    "each micro-batch counts alike, however many tokens it has", "duihua.stages.ppo:Loss.__call__", mean_of_means
+)
 def test_gradient_does_not_depend_on_the_micro_batches(lab: Any) -> None:
     whole = gradient(lab, 16)
     torch.testing.assert_close(gradient(lab, 3), whole, rtol=1e-3, atol=1e-6)
     assert not torch.allclose(gradient(lab, 3, mean_of_means=True), whole, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.checklist(26)
 def test_prompt_tokens_and_pads_are_not_in_the_loss(lab: Any) -> None:
     rollout = lab.rollout(lab.config())
     batch = rollout.next()[0]
@@ -375,6 +510,12 @@ def test_prompt_tokens_and_pads_are_not_in_the_loss(lab: Any) -> None:
     assert float(loss(rollout.network, batch).sum.detach()) == float(parts.sum.detach())
 
 
+@pytest.mark.checklist(18)
+@pytest.mark.mutation(
+    "every epoch has the same order",
+    "duihua.stages.rollout:_permutation",
+    lambda right, count, *parts: torch.arange(count),
+)
 def test_each_epoch_shows_every_reply_once_in_a_fresh_order(lab: Any) -> None:
     rollout = lab.rollout(lab.config(micro_batch=5))
     rollout.next()
@@ -387,6 +528,7 @@ def test_each_epoch_shows_every_reply_once_in_a_fresh_order(lab: Any) -> None:
     assert frozenset(int(row) for part in rollout._minibatches(1, 0)[0] for row in part) not in orders
 
 
+@pytest.mark.checklist(17)
 def test_advantages_are_whitened_over_the_whole_rollout(lab: Any) -> None:
     rollout = lab.rollout(lab.config())
     rollout.next()
@@ -397,6 +539,10 @@ def test_advantages_are_whitened_over_the_whole_rollout(lab: Any) -> None:
     assert abs(float(half.mean())) > 1e-4, "a minibatch alone has another mean: it is not whitened by itself"
 
 
+@pytest.mark.checklist(25)
+@pytest.mark.mutation(
+    "each rank decides by what it met itself", "duihua.stages.rollout:Rollout._moved_too_far", decides_alone
+)
 def test_a_jump_of_kl_gives_the_rollout_up_on_all_ranks(lab: Any) -> None:
     """Rank 1 met no KL itself, but the sum over ranks did: both decide alike."""
 
@@ -413,6 +559,7 @@ def test_a_jump_of_kl_gives_the_rollout_up_on_all_ranks(lab: Any) -> None:
     assert not decide((50.0, 100.0), (10.0, 200.0), 0.1)
 
 
+@pytest.mark.checklist(25)
 def test_after_a_jump_the_next_update_comes_from_a_new_rollout(lab: Any) -> None:
     rollout = lab.rollout(lab.config(stop_kl=0.1))
     rollout.next()
@@ -424,6 +571,7 @@ def test_after_a_jump_the_next_update_comes_from_a_new_rollout(lab: Any) -> None
     assert (rollout.iteration, rollout.cursor, rollout.given_up) == (2, 1, 1)
 
 
+@pytest.mark.checklist(13)
 def test_adaptive_coefficient_enters_the_next_rollout(lab: Any) -> None:
     rollout = lab.rollout(lab.config(kl_target=6.0, kl_horizon=320.0, kl_coefficient=0.5))
     rollout.next()
@@ -437,6 +585,12 @@ def test_adaptive_coefficient_enters_the_next_rollout(lab: Any) -> None:
 # -- what is kept and shown -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.checklist(27)
+@pytest.mark.mutation(
+    "the share of replies that end is not logged",
+    "duihua.stages.rollout:ROLLOUT_METRICS",
+    lambda right: tuple(name for name in right if name != "eos_rate"),
+)
 def test_names_of_the_logged_figures() -> None:
     assert (*LOSS_METRICS, *ROLLOUT_METRICS) == (
         "policy_loss", "value_loss", "approximate_kl", "ratio", "clip_fraction",
@@ -445,6 +599,7 @@ def test_names_of_the_logged_figures() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.checklist(27)
 def test_all_figures_reach_the_metrics_file(lab: Any, tmp_path: Path) -> None:
     rollout = lab.rollout(lab.config(iterations=1), gold=lab.gold)
     lab.trainer(rollout, tmp_path).run()
@@ -454,6 +609,14 @@ def test_all_figures_reach_the_metrics_file(lab: Any, tmp_path: Path) -> None:
     assert line["entropy"] == pytest.approx(math.log(lab.tokenizer.vocabulary_size), rel=0.05)
 
 
+@pytest.mark.checklist(30)
+@pytest.mark.mutation(
+    "the total printed leaves the penalty out",
+    "duihua.stages.rollout:Rollout._show",
+    lambda right, self, prompts, texts, scores, kl, totals, figures: right(
+        self, prompts, texts, scores, kl, totals + 1, figures
+    ),
+)
 def test_sampled_text_is_printed_and_stored_with_score_kl_and_total(
     lab: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -490,6 +653,7 @@ def test_state_goes_through_a_checkpoint_unchanged(lab: Any, tmp_path: Path) -> 
     assert not torch.equal(forgetful.next()[0]["logprobs"], whole.next()[0]["logprobs"]), "a lost buffer must show"
 
 
+@pytest.mark.checklist(12)
 def test_a_sign_in_the_penalty_would_show_in_the_reward(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mean reward = mean score - beta KL on a policy that moved; with the sign turned the identity breaks."""
 
@@ -509,6 +673,7 @@ def test_a_sign_in_the_penalty_would_show_in_the_reward(lab: Any, monkeypatch: p
     assert wrong["reward"] != pytest.approx(wrong["score"] - 0.5 * wrong["kl"], abs=1e-4)
 
 
+@pytest.mark.checklist(16)
 def test_rewards_can_be_whitened(lab: Any) -> None:
     plain, white = lab.rollout(lab.config()), lab.rollout(lab.config(whiten_rewards=True))
     plain.next()
@@ -516,6 +681,12 @@ def test_rewards_can_be_whitened(lab: Any) -> None:
     assert not torch.allclose(plain.buffer["returns"], white.buffer["returns"])
 
 
+@pytest.mark.checklist(11)
+@pytest.mark.mutation(
+    "every reply counts as ended",
+    "duihua.stages.ppo_math:penalise_missing_end",
+    lambda right, scores, ended, **k: right(scores, torch.ones_like(ended), **k),
+)
 def test_missing_end_is_penalised_in_the_rollout(lab: Any) -> None:
     def reward(rule: str) -> float:
         rollout = lab.rollout(
@@ -533,6 +704,7 @@ def test_missing_end_is_penalised_in_the_rollout(lab: Any) -> None:
     assert reward("replace") == pytest.approx(ended - 3.0 * (1 - ended), abs=1e-5)
 
 
+@pytest.mark.checklist(10)
 def test_replies_are_records_of_ids_log_probabilities_and_end(lab: Any) -> None:
     config = lab.config()
     for reply in lab.sampler(lab.decoder(), config)(lab.prompts(4), [1, 2, 3, 4]):

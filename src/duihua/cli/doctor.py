@@ -1,4 +1,5 @@
-"""`duihua doctor`: what this machine has, what is wrong with it for Duihua, and what to do about each thing.
+"""`duihua doctor`: what this machine has, what is wrong with it for Duihua, and what to do about each thing. The doctors of
+reward models and of PPO runs stand in `doctor_alignment.py`.
 
 Every check looks and reports; none changes anything, and none reaches out to the network.
 """
@@ -36,8 +37,19 @@ class Finding:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print what was found. Returns 0, or 1 where there is a problem."""
-    parser = Parser(prog="duihua doctor", description="Check this machine and say what to do about what is wrong.")
+    """Print what was found. Returns 0, or 1 where there is a problem. `reward DIR` and `ppo RUN` examine those instead."""
+    words = [word for word in argv if word != "--json"]
+    if words and words[0] in ("reward", "ppo"):
+        from duihua.cli import doctor_alignment
+
+        rest = list(argv)
+        rest.remove(words[0])
+        return doctor_alignment.reward(rest) if words[0] == "reward" else doctor_alignment.ppo(rest)
+    parser = Parser(
+        prog="duihua doctor",
+        description="Check this machine and say what to do about what is wrong. `duihua doctor reward DIR` examines a reward "
+        "model, `duihua doctor ppo RUN` a PPO run.",
+    )
     parser.add_argument("--output", metavar="DIR", default="runs", help="where runs will be written (default runs)")
     parser.add_argument(
         "--data", metavar="DIR", default="", help="data directory (default $DUIHUA_HOME or ~/.cache/duihua)"

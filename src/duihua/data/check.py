@@ -257,9 +257,12 @@ def _one(source: Source, as_split: Split | None, report: CheckReport) -> Iterato
                 yield as_split or ("heldout" if is_held_out(record) else "train"), record, place
         return
     splits: tuple[Split, ...] = ("train", "heldout")
+    told: set[tuple[str, str]] = set()  # most sources read everything in both passes; some have a file for each split
     for split in splits:
         for number, record in enumerate(source.records(split)):
             yield as_split or split, record, f"{source.name}: {split} record {number + 1}"
-    # both passes read everything, so the last one has counted all
-    for reason, count in source.left_out.counts.items():
-        report.left_out.add(reason, source.left_out.first_place[reason], count)
+        for reason, count in source.left_out.counts.items():
+            place = source.left_out.first_place[reason]
+            if (reason, place) not in told:
+                told.add((reason, place))
+                report.left_out.add(reason, place, count)

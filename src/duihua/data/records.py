@@ -117,6 +117,18 @@ class BadRecordError(Exception):
         self.reason, self.field = reason, field
 
 
+class EqualSidesError(BadRecordError):
+    """Both replies of a preference are the same: it prefers nothing."""
+
+
+class NoReplyError(BadRecordError):
+    """A side of a preference has no reply of the assistant."""
+
+
+class DifferentPromptsError(BadRecordError):
+    """The two sides of a preference answer different prompts, so that they cannot be compared."""
+
+
 @dataclass
 class LeftOut:
     """How many records a pass over a source left out, by reason, with the first place where each reason was met."""

@@ -81,7 +81,8 @@ class SourceConfig:
     name: str = ""
     """Name of a known source (`duihua data list` shows them)."""
     path: str = ""
-    """Your own file, folder or glob: txt, md, jsonl, json, csv, tsv, parquet, each also as .gz or .zst."""
+    """Your own file, folder or glob: txt, md, jsonl, json, csv, tsv, parquet, each also as .gz or .zst. For preferences also
+    the .sqlite3 file in which `duihua serve` keeps its history: votes and corrections become pairs."""
     hub: str = ""
     """Name of a Hugging Face data set, streamed; needs the extra `hub`."""
     subset: str = ""
@@ -92,7 +93,8 @@ class SourceConfig:
     """Commit or tag of the Hugging Face data set; pin it where a run must be reproducible."""
     kind: Literal["", "text", "conversations", "preferences", "labelled", "choices", "parallel"] = ""
     """What the records are. A known source knows; for your own files and hub data sets empty means text. `text` on a
-    known labelled source gives the texts of its training part as documents, without their labels."""
+    known labelled source gives the texts of its training part as documents, without their labels; `preferences` on a known
+    source of choices sets the right option against a wrong one."""
     columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     """Which column holds what, for your own files and hub data sets."""
     language: Literal["", "en", "zh"] = ""
@@ -152,6 +154,7 @@ KNOWN_SOURCES: dict[str, tuple[str, str]] = {
     "small-talk-en": ("duihua.data.starter.chatterbot", "SmallTalkEnglish"),
     "small-talk-zh": ("duihua.data.starter.chatterbot", "SmallTalkChinese"),
     "chitchat": ("duihua.data.starter.chitchat", "Chitchat"),
+    "chitchat-ratings": ("duihua.data.starter.chitchat_ratings", "ChitchatRatings"),
     "identity": ("duihua.data.starter.llamafactory", "Identity"),
     "alpaca-en": ("duihua.data.starter.llamafactory", "AlpacaEnglish"),
     "alpaca-zh": ("duihua.data.starter.llamafactory", "AlpacaChinese"),
@@ -177,6 +180,8 @@ KNOWN_SOURCES: dict[str, tuple[str, str]] = {
     "tiny-text": ("duihua.data.tiny_source", "TinyText"),
     "tiny-chat": ("duihua.data.tiny_source", "TinyChat"),
     "tiny-preferences": ("duihua.data.tiny_source", "TinyPreferences"),
+    "arithmetic": ("duihua.data.arithmetic", "Arithmetic"),
+    "arithmetic-small": ("duihua.data.arithmetic", "SmallArithmetic"),
 }
 """Name -> (module, class). A class is called with the data directory."""
 
@@ -188,6 +193,7 @@ def known_sources() -> list[str]:
 
 def open_source(config: SourceConfig, data_directory: Path) -> Source:
     """The source that `config` asks for. Raises ConfigError for an impossible config, DataError where data is missing."""
+    from duihua.data.preference_views import ChoicePreferences
     from duihua.data.views import ApartSource, Limited, TextsOnly
 
     given = [field_name for field_name in ("name", "path", "hub") if getattr(config, field_name)]
@@ -214,6 +220,8 @@ def open_source(config: SourceConfig, data_directory: Path) -> Source:
         source = _open_known(config.name, data_directory)
         if config.kind == "text" and source.kind == "labelled":
             source = TextsOnly(source)
+        if config.kind == "preferences" and source.kind == "choices":
+            source = ChoicePreferences(source)
         if config.kind and config.kind != source.kind:
             raise ConfigError(
                 f"the source holds {source.kind}, not {config.kind}",
@@ -225,8 +233,12 @@ def open_source(config: SourceConfig, data_directory: Path) -> Source:
     else:
         from duihua.data.hub import HubSource
 
-        if config.heldout:
-            apart = replace(config, hub_split=config.heldout, heldout="")
+        apart = replace(config, hub_split=config.heldout, heldout="")
+        if config.kind == "parallel":
+            from duihua.data.parallel.hub_pairs import open_hub_pairs
+
+            source = open_hub_pairs(config, apart if config.heldout else None)
+        elif config.heldout:
             source = ApartSource(HubSource(config, 0.0), HubSource(apart, 0.0))
         else:
             source = HubSource(config)
@@ -274,6 +286,11 @@ def _open_path(config: SourceConfig) -> Source:
         folder = Path(config.path).expanduser()
         if holds_mrpc(folder):
             return Mrpc(folder.parent, folder)
+    if config.kind == "preferences":
+        from duihua.data.votes import SUFFIXES, Votes
+
+        if Path(config.path).suffix.lower() in SUFFIXES:
+            return Votes(config)
     if not config.heldout:
         return UserFiles(config)
     apart = replace(config, path=config.heldout, heldout="")

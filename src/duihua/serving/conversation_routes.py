@@ -117,6 +117,15 @@ def add_message(conversation_id: str, body: schema.NewMessage, services: Shared)
     return schema.message(stored)
 
 
+@router.put("/conversations/{conversation_id}/messages/{message_id}/judgement")
+def judge_message(conversation_id: str, message_id: str, body: schema.Judgement, services: Shared) -> dict[str, Any]:
+    """A vote on a reply, and what it should have said; kept in its `details`."""
+    if services.live.get(message_id) is not None:
+        raise ApiError(409, "The reply is still being written.", param="message_id")
+    stored = services.store.judge(conversation_id, message_id, vote=body.vote, correction=body.correction)
+    return schema.message(stored)
+
+
 @router.post("/conversations/{conversation_id}/replies")
 async def write_reply(conversation_id: str, body: schema.NewReply, services: Shared) -> Response:
     """Events `start` (the empty message), `delta` (text, tokens so far), `done` (the message as it is stored)."""

@@ -70,6 +70,13 @@ class NewMessage(Strict):
     content: Content
 
 
+class Judgement(Strict):
+    """Body of PUT /api/conversations/{id}/messages/{id}/judgement: a vote on a reply (0: none), the text wanted instead."""
+
+    vote: Literal[-1, 0, 1] = 0
+    correction: Annotated[str, Field(max_length=100_000)] = ""
+
+
 class NewReply(Strict):
     """Body of POST /api/conversations/{id}/replies: have the model answer the message `parent_id`."""
 

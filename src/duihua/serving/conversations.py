@@ -239,6 +239,20 @@ class ConversationStore:
             _find(session, Conversation, message.conversation_id).updated_at = time.time()
             return message
 
+    def judge(self, conversation_id: str, message_id: str, *, vote: int, correction: str) -> StoredMessage:
+        """Keep what the reader says of a reply in its details: vote 1, -1 or 0 for none, and the text wanted instead.
+
+        `data/votes.py` makes preferences of them. Raises NotFoundError, also for a message that is no reply.
+        """
+        with self._session(writes=True) as session:
+            message = _find_message(session, conversation_id, message_id)
+            if message.role != "assistant":
+                raise NotFoundError("no such reply", where=message_id)
+            said = {name: value for name, value in (("vote", vote), ("correction", correction.strip())) if value}
+            kept = {name: value for name, value in message.details.items() if name not in ("vote", "correction")}
+            message.details = {**kept, **said}
+            return message
+
     def discard(self, message_id: str) -> None:
         """Take back a message that was just added; its parent is looked at again."""
         with self._session(writes=True) as session:

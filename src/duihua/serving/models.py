@@ -21,7 +21,9 @@ from duihua.serving.served_classifier import ServedClassifier
 from duihua.serving.served_model import EngineModel, ServedModel
 from duihua.serving.served_translator import ServedTranslator
 
-RUN_STAGES = {"pretrain": "base", "base": "base", "sft": "sft", "ppo": "ppo"}
+RUN_STAGES = {"pretrain": "base", "base": "base"} | {
+    name: name for name in ("sft", "rejection_sampling", "dpo", "grpo", "ppo")
+}
 """Folders of a run that hold chat models, in the order of training, and what they are called."""
 TRANSLATORS = ("duihua-transformer", "duihua-recurrent-translator")
 """What config.json of a translator calls its model_type."""

@@ -18,6 +18,7 @@ from duihua.errors import DuihuaError
 from duihua.serving import openai_format as form
 from duihua.serving.api_errors import ApiError, error_body
 from duihua.serving.generation import Generation
+from duihua.serving.leaving import CLIENT_CLOSED, disconnected
 from duihua.serving.openai_schema import ChatRequest, CompletionRequest
 from duihua.serving.served_classifier import ClassifierCard
 from duihua.serving.served_model import Prompt, ServedCard, ServedModel
@@ -27,7 +28,6 @@ from duihua.serving.sse import EventStream, event
 
 router = APIRouter(prefix="/v1")
 log = logging.getLogger(__name__)
-CLIENT_CLOSED = 499  # nginx's number for a client that went away; only the metrics see it
 
 
 @router.get("/models")
@@ -216,7 +216,7 @@ async def _whole(request: Request, generations: list[Generation], *, logprobs: b
             async for index, token in tokens:
                 choices[index].take(token, form.token_logprobs(generations[0].model, token) if logprobs else [])
 
-    work, gone = asyncio.create_task(collect()), asyncio.create_task(_disconnected(request))
+    work, gone = asyncio.create_task(collect()), asyncio.create_task(disconnected(request))
     try:
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
@@ -227,11 +227,6 @@ async def _whole(request: Request, generations: list[Generation], *, logprobs: b
         _cancel(generations)
         work.cancel()
         gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _failed(error: Exception) -> str:

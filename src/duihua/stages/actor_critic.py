@@ -127,6 +127,21 @@ class ActorCritic(nn.Module):
         return Readings(batch.spread(logprobs_n), batch.spread(values_n), batch.spread(entropies_n))
 
 
+class Actor(nn.Module):
+    """A policy without a critic, for methods that compare a reply with others to the same prompt: its values are zero."""
+
+    def __init__(self, policy: Decoder) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, batch: ReplyBatch, temperature: float, entropy: bool = False) -> Readings:
+        """Log-probabilities of the reply tokens; entropies too where asked for, else zeros."""
+        states_nd = batch.states(self.policy.hidden(batch.token_ids_bt))
+        logprobs_n, entropies_n = _read_logits(self.policy, states_nd, batch, temperature, entropy)
+        logprobs_br = batch.spread(logprobs_n)
+        return Readings(logprobs_br, torch.zeros_like(logprobs_br), batch.spread(entropies_n))
+
+
 def switch_off_dropout(*networks: nn.Module) -> None:
     """Set every dropout's probability to zero: the ratio compares two forwards, which must differ by the update alone."""
     for network in networks:

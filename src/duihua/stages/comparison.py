@@ -1,4 +1,4 @@
-"""The policy before and after PPO on the same held-out prompts, with the same random numbers.
+"""The policy before and after alignment (PPO, GRPO, DPO, ...) on the same held-out prompts, with the same random numbers.
 
 Why paired: prompts differ in how well they can be answered far more than policies do, so the gain is the mean difference
 prompt by prompt, and its standard error is that of the differences. Why the bare score: the reward here is the reward
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,12 +20,26 @@ from duihua.evaluation.intervals import PairedMean, paired_mean
 from duihua.evaluation.repetition import repetition_rate
 from duihua.models.decoder import Decoder
 from duihua.stages.actor_critic import ReplyBatch, reply_log_probabilities
-from duihua.stages.configs.ppo import PPOConfig
 from duihua.stages.replies import Prompt, Reply, Scorer, engine_sampler
 from duihua.text.tokenizer import Tokenizer
 
 HELD_OUT_ITERATION = 2**31
 """Stands for the iteration in the seeds of held-out replies: no rollout has it."""
+
+
+class ReplySettings(Protocol):
+    """What a stage's config must say for its policy to be compared."""
+
+    @property
+    def reply_tokens(self) -> int: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def slots(self) -> int: ...
+    @property
+    def micro_batch(self) -> int: ...
+    @property
+    def kl_coefficient(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,7 @@ def compare(
     scorer: Scorer,
     prompts: Sequence[Prompt],
     tokenizer: Tokenizer,
-    config: PPOConfig,
+    config: ReplySettings,
     *,
     seed: int,
     kl_coefficient: float | None = None,
@@ -160,7 +174,7 @@ def log_ratios(
     prompts: Sequence[Prompt],
     replies: Sequence[Reply],
     pad_id: int,
-    config: PPOConfig,
+    config: ReplySettings,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """log pi(reply | prompt) - log pi_ref(reply | prompt) for each reply, (n,), in nats."""

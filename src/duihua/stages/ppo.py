@@ -34,13 +34,14 @@ from duihua.stages.context import StageContext, StageResult
 from duihua.stages.low_rank import finish_lora
 from duihua.stages.ppo_math import policy_loss, value_loss
 from duihua.stages.pretrain import source_terms
-from duihua.stages.prompts import draw_exchanges, exchange_order, make_prompt, open_sources
-from duihua.stages.replies import Prompt, engine_sampler
+from duihua.stages.prompts import draw_exchanges, exchange_order, make_prompt, open_sources, require_stop_token
+from duihua.stages.replies import Prompt, engine_sampler, sampled_in_parts, scored_in_parts
 from duihua.stages.rollout import ROLLOUT_METRICS, Rollout
 from duihua.stages.scoring import Rule, reward_scorer, rule_scorer
 from duihua.text.chat_template import ChatTemplate
 from duihua.training.config import ScheduleConfig
 from duihua.training.precision import compute_dtype
+from duihua.training.ranks import only_first_goes_on
 from duihua.training.trainer import Batch, LossParts, Trainer
 
 FEWEST_PROMPTS = 4
@@ -96,8 +97,10 @@ def run(config: PPOConfig, context: StageContext, reward: Rule | None = None, go
     reference = twin(policy.policy) if config.lora else load_bundle(policy.directory, context.device).policy
     judge = None if reward is not None else load_bundle(context.input("reward"), context.device)
     check_inputs(config, policy, judge)
-    scorer = reward_scorer(judge, dtype=dtype) if judge else rule_scorer(_given(reward), policy.tokenizer)
-    gold_scorer = rule_scorer(gold, policy.tokenizer) if gold else None
+    scorer = scored_in_parts(
+        reward_scorer(judge, dtype=dtype) if judge else rule_scorer(_given(reward), policy.tokenizer)
+    )
+    gold_scorer = scored_in_parts(rule_scorer(gold, policy.tokenizer)) if gold else None
 
     left_out = LeftOut()
     sources = open_sources(config.sources, context.data_directory, "conversations", "ppo.sources")
@@ -120,13 +123,15 @@ def run(config: PPOConfig, context: StageContext, reward: Rule | None = None, go
         network,
         reference,
         scorer,
-        engine_sampler(
-            policy.policy,
-            policy.tokenizer,
-            reply_tokens=config.reply_tokens,
-            temperature=config.temperature,
-            slots=config.slots,
-            dtype=dtype,
+        sampled_in_parts(
+            engine_sampler(
+                policy.policy,
+                policy.tokenizer,
+                reply_tokens=config.reply_tokens,
+                temperature=config.temperature,
+                slots=config.slots,
+                dtype=dtype,
+            )
         ),
         train,
         policy.tokenizer,
@@ -149,6 +154,7 @@ def run(config: PPOConfig, context: StageContext, reward: Rule | None = None, go
         seed=context.seed,
         label="ppo",
     ).run()
+    only_first_goes_on()
 
     own_terms = merge_terms(judge.terms if judge else [], source_terms(sources))
     adapted = (
@@ -169,6 +175,7 @@ def run(config: PPOConfig, context: StageContext, reward: Rule | None = None, go
     metrics: dict[str, Any] = {
         **adapted,
         "steps": trained.steps,
+        "skipped_steps": trained.skipped_steps,
         "iterations": rollout.iteration,
         "rollouts_given_up": rollout.given_up,
         **compared.to_mapping(config.samples),
@@ -223,6 +230,9 @@ def check_inputs(config: PPOConfig, policy: Bundle, judge: Bundle | None) -> Non
             where=str(judge.directory),
             remedy="Train the reward model from this policy's SFT bundle",
         )
+    require_stop_token(ChatTemplate(policy.tokenizer), str(policy.directory))
+    if not config.kl_coefficient:
+        console.warn("ppo: kl_coefficient is 0, so nothing holds the policy near its reference")
     if judge is None and config.critic == "reward":
         raise ConfigError(
             "a critic that starts from the reward model needs a reward model", where="ppo.critic", remedy="Use shared"

@@ -130,16 +130,16 @@ def explained_variance(values_bt: Tensor, returns_bt: Tensor, mask_bt: Tensor) -
 class KLController:
     """The coefficient of the KL penalty: fixed, or steered towards a target (Ziegler et al. 2019, section 2.2).
 
-    beta <- beta (1 + clip(KL / target - 1, -0.2, 0.2) * sequences / horizon). `target` 0 keeps it fixed.
+    beta <- beta (1 + clip(KL / target - 1, -0.2, 0.2) * sequences / horizon). Without a target it is fixed.
     """
 
     coefficient: float
-    target: float = 0.0
+    target: float | None = None
     horizon: float = 10_000.0
 
     def update(self, kl: float, sequences: int) -> None:
         """Take the mean KL of `sequences` sampled replies (nats a reply) into account."""
-        if self.target > 0:
+        if self.target is not None:
             error = min(max(kl / self.target - 1, -0.2), 0.2)
             self.coefficient *= 1 + error * sequences / self.horizon
 

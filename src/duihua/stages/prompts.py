@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from duihua.data.pairs import Exchange, exchanges, interleave, shuffled
-from duihua.data.records import ASSISTANT, Conversation, LeftOut, Message, Preference, Split
+from duihua.data.records import ASSISTANT, USER, Conversation, LeftOut, Message, Preference, Split
 from duihua.data.source import Source, SourceConfig, open_source
-from duihua.errors import ConfigError
+from duihua.errors import ConfigError, DataError
 from duihua.stages.replies import Prompt
 from duihua.text.chat_template import ChatTemplate
 
@@ -71,7 +71,7 @@ def draw_exchanges(
 def make_prompt(exchange: Exchange, index: int, template: ChatTemplate) -> Prompt:
     """The exchange's prompt, encoded up to the point where the assistant begins to speak."""
     ids = template.encode(exchange.prompt, add_generation_prompt=True).ids
-    return Prompt(index, exchange.prompt, ids, exchange.source, exchange.language)
+    return Prompt(index, exchange.prompt, ids, exchange.source, exchange.language, exchange.reply)
 
 
 def encode_pair_side(prompt: Sequence[Message], reply: str, template: ChatTemplate) -> tuple[list[int], int]:
@@ -85,3 +85,15 @@ def encode_pair_side(prompt: Sequence[Message], reply: str, template: ChatTempla
     while first and encoded.loss_mask[first - 1]:
         first -= 1
     return encoded.ids[: last + 1], last + 1 - first
+
+
+def require_stop_token(template: ChatTemplate, where: str) -> None:
+    """Raise DataError where the template closes no reply with a stop token: what is learnt from it could never end."""
+    encoded = template.encode([{"role": USER, "content": "a"}, {"role": ASSISTANT, "content": "b"}])
+    learnt = [token for token, inside in zip(encoded.ids, encoded.loss_mask, strict=True) if inside]
+    if not learnt or learnt[-1] not in template.tokenizer.stop_ids:
+        raise DataError(
+            "the chat template ends no reply with a stop token, so that a reply could never end by itself",
+            where=where,
+            remedy="Close the assistant's turn with the end token that tokenizer_config.json or generation_config.json names",
+        )

@@ -23,6 +23,7 @@ from duihua.errors import DuihuaError
 from duihua.files import read_json, sha256_json, write_json
 from duihua.models.decoder import Decoder
 from duihua.text.tokenizer import Tokenizer
+from duihua.training.ranks import current
 
 CHUNK = 128
 """Replies sampled and stored together by `stored_replies`: what an interruption can lose, and a fixed batch composition."""
@@ -30,13 +31,15 @@ CHUNK = 128
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt of a run: its place in the run's list (which enters the seeds), the messages, and their ids."""
+    """A prompt of a run: its place in the run's list (which enters the seeds), the messages, and their ids. answer: the
+    reply that the data gives, for rules that compare with it."""
 
     index: int
     messages: list[Message]
     ids: list[int]
     source: str = ""
     language: str = ""
+    answer: str = ""
 
 
 class Reply(NamedTuple):
@@ -85,23 +88,53 @@ def engine_sampler(
     return sample
 
 
+def sampled_in_parts(sample: Sampler) -> Sampler:
+    """Each rank draws the replies numbered rank, rank + ranks, ..., and all get all: a reply depends on its seed alone."""
+
+    def drawn(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Reply]:
+        ranks = current()
+        if ranks.count == 1:
+            return sample(prompts, seeds)
+        own = slice(ranks.number, None, ranks.count)
+        parts = ranks.gather(sample(prompts[own], seeds[own]) if prompts[own] else [])
+        return [Reply(*parts[place % ranks.count][place // ranks.count]) for place in range(len(prompts))]
+
+    return drawn
+
+
+def scored_in_parts(scorer: Scorer) -> Scorer:
+    """Each rank judges the replies numbered rank, rank + ranks, ..., and all get all scores."""
+
+    def judged(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> Tensor:
+        ranks = current()
+        if ranks.count == 1:
+            return scorer(prompts, replies)
+        own = slice(ranks.number, None, ranks.count)
+        parts = ranks.gather(scorer(prompts[own], replies[own]).tolist() if prompts[own] else [])
+        return torch.tensor([parts[place % ranks.count][place // ranks.count] for place in range(len(prompts))])
+
+    return judged
+
+
 def stored_replies(
     sample: Sampler, prompts: Sequence[Prompt], seeds: Sequence[int], folder: Path, key: str, label: str
 ) -> list[Reply]:
     """`sample(prompts, seeds)` in chunks, each written to `folder` once made, so that an interrupted stage goes on.
 
     A stored chunk is used only for the same prompts, seeds and `key` (a hash of policy and settings); a broken or foreign
-    file is made again. The chunks never depend on what was stored, so the replies do not either.
+    file is made again. The chunks never depend on what was stored, so the replies do not either. Of several ranks the
+    first one reads and writes.
     """
     replies: list[Reply] = []
+    ranks = current()
     with console.progress(len(prompts), "reply", label) as bar:
         for start in range(0, len(prompts), CHUNK):
             part, part_seeds = prompts[start : start + CHUNK], seeds[start : start + CHUNK]
             mark = sha256_json([key, [prompt.ids for prompt in part], list(part_seeds)])
             path = folder / f"{label}-{start // CHUNK:04d}.json"
-            made = _read_chunk(path, mark)
-            if made is None:
-                made = sample(part, part_seeds)
+            known = ranks.share(_read_chunk(path, mark) if ranks.first else None)
+            made = [Reply(*reply) for reply in known] if known is not None else sample(part, part_seeds)
+            if known is None and ranks.first:
                 stored = [[reply.ids, reply.logprobs, reply.ended] for reply in made]
                 write_json(path, {"mark": mark, "replies": stored})
             replies += made

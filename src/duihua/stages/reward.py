@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,37 +20,24 @@ from torch import Tensor, nn
 from duihua import console
 from duihua.data.pairs import Exchange
 from duihua.errors import DataError
-from duihua.evaluation.intervals import wilson
 from duihua.files import sha256_file, sha256_json
 from duihua.models.bundle import ModelCard, Normalisation, load_bundle, merge_terms, save_bundle
 from duihua.models.heads import ScoredDecoder
 from duihua.nn.lora import add_lora, merge_lora
 from duihua.stages.configs.reward import RewardConfig
 from duihua.stages.context import StageContext, StageResult
+from duihua.stages.pair_batches import PairBatches
 from duihua.stages.pretrain import source_terms
 from duihua.stages.prompts import encode_pair_side, open_sources
-from duihua.stages.replies import engine_sampler
-from duihua.stages.reward_pairs import KINDS, Pair, PairBatches, PairData, PairMaker
+from duihua.stages.replies import engine_sampler, sampled_in_parts
+from duihua.stages.reward_measures import Scores, length_statistics, measure
+from duihua.stages.reward_pairs import PairData, PairMaker, nothing_to_learn
 from duihua.stages.reward_probes import probe
 from duihua.stages.scoring import end_scores, score_rows
 from duihua.text.chat_template import ChatTemplate
 from duihua.training.precision import compute_dtype
+from duihua.training.ranks import only_first_goes_on
 from duihua.training.trainer import Batch, LossParts, Trainer
-
-DESCRIPTIONS = {
-    "human": ("judged pairs: a person or a strong model preferred one reply", "人工（或强模型）评判的偏好对"),
-    "sampled": (
-        "a person's reply against a reply sampled from the SFT policy, same prompt",
-        "同一提示下，人写的回复对 SFT 模型采样的回复",
-    ),
-    "off_topic": (
-        "a person's reply against the reply to another prompt; not part of the headline accuracy",
-        "人写的回复对另一提示的回复；不计入总准确率",
-    ),
-}
-CALIBRATION_BINS = 10
-Scores = Callable[[Sequence[Sequence[int]]], Tensor]
-"""Raw rewards of rows of ids, (n,)."""
 
 
 def bradley_terry(chosen_p: Tensor, rejected_p: Tensor, margin: float = 0.0, centering: float = 0.0) -> Tensor:
@@ -93,13 +80,15 @@ def run(config: RewardConfig, context: StageContext) -> StageResult:
     judged = open_sources(config.preferences, context.data_directory, "preferences", "reward.preferences")
     conversations = open_sources(config.conversations, context.data_directory, "conversations", "reward.conversations")
 
-    sample = engine_sampler(
-        policy.policy,
-        policy.tokenizer,
-        reply_tokens=config.reply_tokens,
-        temperature=config.temperature,
-        slots=config.slots,
-        dtype=dtype,
+    sample = sampled_in_parts(
+        engine_sampler(
+            policy.policy,
+            policy.tokenizer,
+            reply_tokens=config.reply_tokens,
+            temperature=config.temperature,
+            slots=config.slots,
+            dtype=dtype,
+        )
     )
     weights = sha256_file(policy.directory / "model.safetensors")
     key = sha256_json([weights, policy.tokenizer.fingerprint, config.reply_tokens, config.temperature, str(dtype)])
@@ -107,9 +96,7 @@ def run(config: RewardConfig, context: StageContext) -> StageResult:
     data = maker.make(judged, conversations)
     say_counts(data)
     if not data.train:
-        raise DataError(
-            "there is no pair to learn from", where="reward", remedy="Add sources, or raise length or reply_tokens"
-        )
+        raise nothing_to_learn(data.left_out["train"])
 
     decoder = policy.policy
     decoder.head.weight = decoder.embedding.weight  # the token head is never read again: store and step one matrix less
@@ -132,6 +119,7 @@ def run(config: RewardConfig, context: StageContext) -> StageResult:
         seed=context.seed,
         label="reward",
     ).run()
+    only_first_goes_on()
     merge_lora(network)
     network.eval()
 
@@ -152,10 +140,12 @@ def run(config: RewardConfig, context: StageContext) -> StageResult:
         "tokens": trained.tokens,
         "tokens_per_second": trained.tokens_per_second,
         "loss": trained.loss,
+        "skipped_steps": trained.skipped_steps,
         **measured,
         "normalisation": {"mean": normalisation.mean, "std": normalisation.standard_deviation, **checked},
         "probes": probe(data.heldout_exchanges, score_texts) if data.heldout_exchanges else {},
         "pairs": data.counts(),
+        "lengths": length_statistics([*data.train, *data.heldout]),
         "left_out": {split: counted.to_mapping() for split, counted in data.left_out.items()},
         "cut": {split: counted.to_mapping() for split, counted in data.cut.items()},
         "terms": [dict(row) for row in terms],
@@ -218,79 +208,6 @@ def normalise(scores_of: Scores, data: PairData) -> tuple[Normalisation, dict[st
             "n": m,
         }
     return normalisation, checked
-
-
-def measure(scores_of: Scores, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """Held-out accuracy (all and by kind, with Wilson intervals), calibration error and correlation with length.
-
-    The headline is human and sampled pairs together; off-topic pairs are too easy to count. A tie counts as wrong.
-    """
-    chosen = scores_of([pair.chosen for pair in pairs]) if pairs else torch.zeros(0)
-    rejected = scores_of([pair.rejected for pair in pairs]) if pairs else torch.zeros(0)
-    right = [bool(value) for value in chosen > rejected]
-
-    def accuracy(*kinds: str) -> dict[str, Any]:
-        of_kind = [hit for hit, pair in zip(right, pairs, strict=True) if pair.kind in kinds]
-        return share(of_kind)
-
-    headline = [place for place, pair in enumerate(pairs) if pair.kind != "off_topic"]
-    lengths = torch.tensor([float(n) for i in headline for n in (pairs[i].chosen_reply, pairs[i].rejected_reply)])
-    rewards = torch.tensor([float(r) for i in headline for r in (chosen[i], rejected[i])])
-    longer = [pairs[i].chosen_reply > pairs[i].rejected_reply for i in headline]
-    by_source = sorted({(pair.source, pair.kind) for pair in pairs})
-    return {
-        "accuracy": accuracy("human", "sampled"),
-        "kinds": {
-            kind: {**accuracy(kind), "description": DESCRIPTIONS[kind][0], "description_zh": DESCRIPTIONS[kind][1]}
-            for kind in KINDS
-        },
-        "sources": [
-            {"source": source, "kind": kind, **_of_source(right, pairs, source, kind)} for source, kind in by_source
-        ],
-        "calibration_error": calibration_error((chosen - rejected)[headline]),
-        "length_correlation": correlation(rewards, lengths),
-        "chosen_is_longer": sum(longer) / len(longer) if longer else 0.0,
-    }
-
-
-def _of_source(right: Sequence[bool], pairs: Sequence[Pair], source: str, kind: str) -> dict[str, Any]:
-    hits = [hit for hit, pair in zip(right, pairs, strict=True) if (pair.source, pair.kind) == (source, kind)]
-    return share(hits)
-
-
-def share(hits: Sequence[bool]) -> dict[str, Any]:
-    """How many are true, with Wilson's interval; no value (None) where there is nothing to count."""
-    found: dict[str, Any] = dict(wilson(sum(hits), len(hits)).to_dict())
-    return found if hits else {**found, "value": None}
-
-
-def calibration_error(differences_p: Tensor) -> float:
-    """Expected calibration error (Guo et al. 2017, eq. 3) of P(preferred) = sigmoid(difference), in ten equal bins.
-
-    Each pair is one statement of confidence max(P, 1 - P), right when P > 1/2; bins cover confidences 0.5 to 1.
-    """
-    if not len(differences_p):
-        return 0.0
-    probability_p = torch.sigmoid(differences_p.double())
-    confidence_p = torch.maximum(probability_p, 1 - probability_p)
-    right_p = (differences_p > 0).double()
-    bins_p = ((confidence_p - 0.5) * 2 * CALIBRATION_BINS).long().clamp(max=CALIBRATION_BINS - 1)
-    error = 0.0
-    for number in range(CALIBRATION_BINS):
-        inside = bins_p == number
-        if bool(inside.any()):
-            gap = abs(float(right_p[inside].mean()) - float(confidence_p[inside].mean()))
-            error += gap * float(inside.double().mean())
-    return error
-
-
-def correlation(x: Tensor, y: Tensor) -> float:
-    """Pearson's correlation; 0 where one of the two does not vary or there are fewer than two values."""
-    if len(x) < 2:
-        return 0.0
-    x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
-    scale = float(x.norm() * y.norm())
-    return float(x @ y) / scale if scale > 0 else 0.0
 
 
 def show(metrics: dict[str, Any]) -> None:

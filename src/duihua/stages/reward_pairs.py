@@ -1,4 +1,4 @@
-"""The pairs that the reward model learns from and is tested on, and their batches.
+"""The pairs that the reward model learns from and is tested on.
 
 Three kinds, always counted and reported apart: human (judged pairs), sampled (a person's reply against one that the SFT
 policy sampled for the same prompt), off-topic (a person's reply against the reply to another prompt). Held-out pairs come
@@ -11,19 +11,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from duihua.data.pairs import Exchange, off_topic_pairs, sampled_pairs, shuffled
+from duihua.data.preference_sets import distinct, without_leaks
 from duihua.data.records import LeftOut, Preference, Split
 from duihua.data.source import Source
 from duihua.engine.randomness import sample_seed
+from duihua.errors import DataError
 from duihua.stages.configs.reward import RewardConfig
-from duihua.stages.prompts import draw_exchanges, encode_pair_side, exchange_order, make_prompt, preferences
+from duihua.stages.prompts import (
+    draw_exchanges,
+    encode_pair_side,
+    exchange_order,
+    make_prompt,
+    preferences,
+    require_stop_token,
+)
 from duihua.stages.replies import Reply, Sampler, stored_replies
-from duihua.stages.scoring import closed_row, pad_rows
+from duihua.stages.scoring import closed_row
 from duihua.text.chat_template import ChatTemplate
 from duihua.text.tokenizer import Tokenizer
 
@@ -125,19 +130,24 @@ class PairMaker:
         key: str,
         seed: int,
     ) -> None:
+        require_stop_token(template, "the chat template of the policy")
         self.config, self.template, self.length, self.seed = config, template, length, seed
         self.tokenizer: Tokenizer = template.tokenizer
         self.sample, self.folder, self.key = sample, folder, key
 
     def make(self, judged: Sequence[Source], conversations: Sequence[Source]) -> PairData:
-        """Pairs of all kinds for both splits, and the replies for the normalisation."""
+        """Pairs of all kinds for both splits, and the replies for the normalisation.
+
+        The held-out judged pairs are read first: a training pair that gives one of them away is left out. Raises DataError
+        before anything is sampled where the judged pairs give none to learn from and there are no conversations.
+        """
         data = PairData()
         config = self.config
-        for source in judged:
-            for split, pairs in (("train", data.train), ("heldout", data.heldout)):
-                records = preferences(source, _split(split))
-                cut = data.cut[split] if self.config.long_pairs == "cut" else None
-                pairs.extend(encode_pairs(records, "human", self.length, self.template, data.left_out[split], cut))
+        held = self.judged(judged, "heldout", data)
+        known = without_leaks(self.judged(judged, "train", data), held, data.left_out["train"])
+        data.heldout, data.train = self._encoded(held, "heldout", data), self._encoded(known, "train", data)
+        if not data.train and not conversations:
+            raise nothing_to_learn(data.left_out["train"])
         if conversations:
             wanted = [config.sampled_pairs, config.normalisation_samples, config.verification_samples]
             pool = self._pool(conversations, "train", sum(wanted), data.left_out["train"])
@@ -146,11 +156,48 @@ class PairMaker:
             for_pairs, normalising, verifying = share_out(shuffled(pool, self.seed + 1), wanted)
             data.train += self._made(for_pairs, config.off_topic_pairs, "train", data.left_out["train"])
             data.normalising, data.verifying = self._rows(normalising, "normalise"), self._rows(verifying, "verify")
-            most = max(config.heldout_sampled_pairs, config.heldout_off_topic_pairs)
-            held = self._pool(conversations, "heldout", most, data.left_out["heldout"])
-            data.heldout += self._made(held, config.heldout_off_topic_pairs, "heldout", data.left_out["heldout"])
-            data.heldout_exchanges = held
+            self.held_out(conversations, data)
         return data
+
+    def judged(self, sources: Sequence[Source], split: Split, data: PairData) -> list[Preference]:
+        """The judged pairs of a split, each once."""
+        records = [record for source in sources for record in preferences(source, split)]
+        for source in sources:
+            for reason, count in source.left_out.counts.items():
+                data.left_out[split].add(reason, source.left_out.first_place[reason], count)
+        return distinct(records, data.left_out[split])
+
+    def _encoded(self, records: Sequence[Preference], split: Split, data: PairData) -> list[Pair]:
+        cut = data.cut[split] if self.config.long_pairs == "cut" else None
+        return encode_pairs(records, "human", self.length, self.template, data.left_out[split], cut)
+
+    def held_out(self, conversations: Sequence[Source], data: PairData) -> None:
+        """Sampled and off-topic pairs of held-out prompts, and those prompts with their replies, into `data`."""
+        config = self.config
+        most = max(config.heldout_sampled_pairs, config.heldout_off_topic_pairs)
+        held = self._pool(conversations, "heldout", most, data.left_out["heldout"])
+        data.heldout += self._made(held, config.heldout_off_topic_pairs, "heldout", data.left_out["heldout"])
+        data.heldout_exchanges = held
+
+    def for_doctor(
+        self, judged: Sequence[Source], conversations: Sequence[Source], with_policy: bool
+    ) -> tuple[PairData, list[tuple[list[int], int]]]:
+        """Held-out pairs alone, and one fresh reply to each held-out prompt (as a row, with the reply's own tokens); without a
+        policy none of what has to be sampled."""
+        data = PairData()
+        data.heldout = self._encoded(self.judged(judged, "heldout", data), "heldout", data)
+        if not conversations:
+            return data, []
+        if with_policy:
+            self.held_out(conversations, data)
+            rows = self._rows(data.heldout_exchanges, "doctor")
+            asked = [len(make_prompt(exchange, 0, self.template).ids) for exchange in data.heldout_exchanges]
+            return data, [(row, len(row) - prompt) for row, prompt in zip(rows, asked, strict=True)]
+        config, left_out = self.config, data.left_out["heldout"]
+        held = data.heldout_exchanges = self._pool(conversations, "heldout", config.heldout_off_topic_pairs, left_out)
+        others = off_topic_pairs(held, config.heldout_off_topic_pairs, self.seed, left_out)
+        data.heldout += encode_pairs(others, "off_topic", self.length, self.template, left_out)
+        return data, []
 
     def _pool(self, sources: Sequence[Source], split: Split, count: int, left_out: LeftOut) -> list[Exchange]:
         """Exchanges whose prompt leaves room for a reply and whose reply could have been sampled within the limit."""
@@ -209,6 +256,15 @@ def _split(name: str) -> Split:
     return "train" if name == "train" else "heldout"
 
 
+def nothing_to_learn(left_out: LeftOut) -> DataError:
+    """What is raised where no pair is left, naming what most of them were left out for."""
+    most = left_out.counts.most_common(1)
+    why = f": {most[0][1]} x {most[0][0]}" if most else ""
+    return DataError(
+        f"there is no pair to learn from{why}", where="reward", remedy="Add sources, or raise length or reply_tokens"
+    )
+
+
 def share_out(pool: Sequence[Exchange], wanted: Sequence[int]) -> list[list[Exchange]]:
     """Cut a pool into parts of the wanted sizes; a pool that is too small is shared in their proportion."""
     total = sum(wanted)
@@ -218,48 +274,3 @@ def share_out(pool: Sequence[Exchange], wanted: Sequence[int]) -> list[list[Exch
         parts.append(list(pool[start : start + size]))
         start += size
     return parts
-
-
-class PairBatches:
-    """A batch source of pairs: every epoch in a new order; the pairs of a step sorted by length into micro-batches.
-
-    Rows 0..p-1 of a micro-batch are the chosen sides of its p pairs, rows p..2p-1 the rejected ones, right-padded.
-    """
-
-    def __init__(self, pairs: Sequence[Pair], batch: int, micro_batch: int, pad_id: int, seed: int) -> None:
-        self.pairs, self.batch, self.micro_batch, self.pad_id, self.seed = pairs, batch, micro_batch, pad_id, seed
-        self.step = 0
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps that show every pair once; the last one may be smaller."""
-        return -(-len(self.pairs) // self.batch)
-
-    def next(self) -> list[dict[str, Tensor]]:
-        """The micro-batches of one update."""
-        epoch, place = divmod(self.step, self.steps_per_epoch)
-        generator = torch.Generator().manual_seed(sample_seed(self.seed, epoch, 0, 0))
-        order = torch.randperm(len(self.pairs), generator=generator).tolist()
-        chosen = sorted(
-            order[place * self.batch : (place + 1) * self.batch],
-            key=lambda i: (max(len(self.pairs[i].chosen), len(self.pairs[i].rejected)), i),
-        )
-        self.step += 1
-        return [
-            pair_batch([self.pairs[i] for i in chosen[start : start + self.micro_batch]], self.pad_id)
-            for start in range(0, len(chosen), self.micro_batch)
-        ]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The number of steps handed out; the order is a hash of seed and epoch."""
-        return {"step": self.step}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step = int(state["step"])
-
-
-def pair_batch(pairs: Sequence[Pair], pad_id: int) -> dict[str, Tensor]:
-    """{"token_ids": (2p, t), "lengths": (2p,)}: all chosen sides, then all rejected ones."""
-    rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-    token_ids, lengths = pad_rows(rows, pad_id)
-    return {"token_ids": token_ids, "lengths": lengths}

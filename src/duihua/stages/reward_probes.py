@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from duihua.data.pairs import Exchange, stable_number
+from duihua.data.pairs import Exchange, off_topic_pairs, stable_number
+from duihua.data.records import LeftOut
 from duihua.evaluation.intervals import wilson
 
 _PIECE = re.compile(r"\w+|[^\w\s]|\s+", re.UNICODE)
@@ -52,6 +53,14 @@ def cut_short(exchange: Exchange) -> str:
     return "".join(pieces[: max(1, len(pieces) // 3)])
 
 
+def off_topic(exchanges: Sequence[Exchange]) -> dict[str, str]:
+    """For each exchange, by its key, a person's reply to another prompt, near to its own in length."""
+    return {
+        Exchange(pair.prompt, pair.chosen, pair.source, pair.language).key: pair.rejected
+        for pair in off_topic_pairs(exchanges, len(exchanges), 0, LeftOut())
+    }
+
+
 PROBES: dict[str, Callable[[Exchange], str]] = {
     "repeated_text": repeated_text,
     "word_salad": word_salad,
@@ -65,6 +74,7 @@ DESCRIPTIONS = {
     "prompt_copy": "the user's own words given back",
     "longer": "the reply said twice",
     "cut_short": "the first third of the reply",
+    "off_topic": "a person's reply to another prompt",
 }
 
 
@@ -77,7 +87,12 @@ def probe(
     """
     found: dict[str, dict[str, float | int | str]] = {}
     true_scores = dict(zip((e.key for e in exchanges), score([(e, e.reply) for e in exchanges]), strict=True))
-    for name, spoil in PROBES.items():
+    others = off_topic(exchanges)
+    spoils: dict[str, Callable[[Exchange], str]] = {
+        **PROBES,
+        "off_topic": lambda exchange: others.get(exchange.key, ""),
+    }
+    for name, spoil in spoils.items():
         spoilt = [(exchange, spoil(exchange)) for exchange in exchanges]
         usable = [(e, text) for e, text in spoilt if text.strip() and text.strip() != e.reply.strip()]
         scores = score(usable) if usable else []

@@ -17,19 +17,21 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from duihua import console
+from duihua.data.halves import halve_rows
 from duihua.data.pairs import stable_number
 from duihua.engine.randomness import sample_seed
 from duihua.errors import TrainingError
 from duihua.evaluation.repetition import repetition_rate
 from duihua.files import write_json
 from duihua.models.decoder import Decoder
-from duihua.stages.actor_critic import ActorCritic, ReplyBatch, reply_log_probabilities
+from duihua.stages.actor_critic import Actor, ActorCritic, ReplyBatch, reply_log_probabilities
+from duihua.stages.configs.grpo import GRPOConfig
 from duihua.stages.configs.ppo import PPOConfig
 from duihua.stages.ppo_math import (
     KLController,
@@ -42,6 +44,7 @@ from duihua.stages.ppo_math import (
 )
 from duihua.stages.replies import Prompt, Reply, Sampler, Scorer
 from duihua.text.tokenizer import Tokenizer
+from duihua.training.ranks import current
 
 Batch = dict[str, Tensor]
 
@@ -77,6 +80,15 @@ class Judged(NamedTuple):
     gold_n: Tensor | None
 
 
+class Credit(NamedTuple):
+    """What a reply earns and whom it is due to. totals_n: what is maximised, a number a reply. columns: what the loss reads
+    of each reply token, (n, r). figures: logged beside the ones that every rollout has."""
+
+    totals_n: Tensor
+    columns: dict[str, Tensor]
+    figures: dict[str, float]
+
+
 def order_of_prompts(count: int, seed: int, start: int, length: int) -> list[int]:
     """Which prompts stand at places start..start+length of an endless list: pass after pass, each in a new order."""
     chosen: list[int] = []
@@ -95,15 +107,21 @@ def _permutation(count: int, *parts: object) -> Tensor:
 class Rollout:
     """Samples, judges and hands out; see the module's text. `network` is the one that the Trainer updates."""
 
+    columns: ClassVar[tuple[str, ...]] = ("logprobs", "values", "advantages", "returns")
+    """What the loss reads of each reply token."""
+    metrics: ClassVar[tuple[str, ...]] = ROLLOUT_METRICS
+    needs_network: ClassVar[bool] = True
+    """It reads the network that is trained, so that this must be whole on every rank."""
+
     def __init__(
         self,
-        network: ActorCritic,
+        network: ActorCritic | Actor,
         reference: Decoder,
         scorer: Scorer,
         sampler: Sampler,
         prompts: Sequence[Prompt],
         tokenizer: Tokenizer,
-        config: PPOConfig,
+        config: PPOConfig | GRPOConfig,
         *,
         seed: int,
         directory: Path | None = None,
@@ -113,7 +131,8 @@ class Rollout:
     ) -> None:
         self.network, self.reference, self.scorer, self.gold = network, reference, scorer, gold
         self.sampler, self.prompts, self.tokenizer, self.config = sampler, prompts, tokenizer, config
-        self.seed, self.directory, self.reduce = seed, directory, reduce or (lambda tensor: tensor)
+        self.seed, self.directory, self.ranks = seed, directory, current()
+        self.reduce = reduce or self.ranks.add
         self.dtype = dtype
         self.controller = KLController(config.kl_coefficient, config.kl_target, config.kl_horizon)
         self.iteration = 0  # rollouts made
@@ -126,6 +145,10 @@ class Rollout:
 
     def next(self) -> list[Batch]:
         """The micro-batches of one update."""
+        return self.share(0, 1)
+
+    def share(self, rank: int, ranks: int) -> list[Batch]:
+        """The replies of one of several ranks, of each micro-batch those numbered rank, rank + ranks, ...; {} for none."""
         if self._moved_too_far():
             self.given_up += 1
             self.buffer = {}
@@ -134,7 +157,16 @@ class Rollout:
         epoch, part = divmod(self.cursor, self.config.minibatches)
         self.cursor += 1
         self._observed = [0.0, 0.0]
-        return [self._cut(rows) for rows in self._minibatches(self.iteration - 1, epoch)[part]]
+        mine = [rows[rank::ranks] for rows in self._minibatches(self.iteration - 1, epoch)[part]]
+        return [self._cut(rows) if len(rows) else {} for rows in mine]
+
+    def halves(self, batch: Batch) -> list[Batch]:
+        """A micro-batch as two, where the memory does not hold it; the rollout's figures are everybody's."""
+        return halve_rows(batch, whole=("rollout",))
+
+    def restart(self) -> None:
+        """The update is done once more: what its micro-batches have told is forgotten."""
+        self._observed = [0.0, 0.0]
 
     def observe(self, kl_sum: float, tokens: float) -> None:
         """The loss tells the approximate KL of each micro-batch here; `next` decides by it."""
@@ -142,13 +174,13 @@ class Rollout:
         self._observed[1] += tokens
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that is not a function of seed and iteration."""
+        """Everything that is not a function of seed and iteration; the same on every rank, all of which must ask."""
         return {
             "iteration": self.iteration,
             "cursor": self.cursor,
             "given_up": self.given_up,
             "coefficient": self.controller.coefficient,
-            "observed": self._observed,
+            "observed": self._observed_by_all(),
             "buffer": self.buffer,
         }
 
@@ -156,20 +188,25 @@ class Rollout:
         """Go on from a checkpoint."""
         self.iteration, self.cursor, self.given_up = state["iteration"], state["cursor"], state["given_up"]
         self.controller.coefficient = state["coefficient"]
-        self._observed = list(state["observed"])
+        self._observed = list(state["observed"]) if self.ranks.first else [0.0, 0.0]
         self.buffer = dict(state["buffer"])
 
     def _moved_too_far(self) -> bool:
         """Whether the last update met a larger KL than allowed; summed over ranks, so that all decide alike."""
-        total, tokens = self.reduce(torch.tensor(self._observed, dtype=torch.float64)).tolist()
+        total, tokens = self._observed_by_all()
         return bool(self.config.stop_kl and tokens and total / tokens > self.config.stop_kl)
+
+    def _observed_by_all(self) -> list[float]:
+        """What all ranks have observed together."""
+        found: list[float] = self.reduce(torch.tensor(self._observed, dtype=torch.float64)).tolist()
+        return found
 
     def _minibatches(self, iteration: int, epoch: int) -> list[list[Tensor]]:
         """For each update of an epoch the rows of its micro-batches: a fresh permutation, cut up.
 
         Inside an update rows of like length share a micro-batch, which saves pads and changes nothing else.
         """
-        order = _permutation(self.config.rollout_prompts, self.seed, "shuffle", iteration, epoch)
+        order = _permutation(len(self.buffer["reply_mask"]), self.seed, "shuffle", iteration, epoch)
         lengths = self.buffer["prompt_lengths"] + self.buffer["reply_mask"].sum(dim=1)
         updates = (part[lengths[part].argsort(stable=True)] for part in order.chunk(self.config.minibatches))
         return [list(torch.split(part, self.config.micro_batch)) for part in updates]
@@ -182,7 +219,7 @@ class Rollout:
             "reply_mask": packed.reply_mask_br,
             "rollout": self.buffer["rollout"],
         }
-        for name in ("logprobs", "values", "advantages", "returns"):
+        for name in self.columns:
             batch[name] = self.buffer[name][rows]
         return batch
 
@@ -192,8 +229,8 @@ class Rollout:
 
     # -- making a rollout --------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def _collect(self) -> None:
+    def _draw(self) -> tuple[list[Prompt], list[int]]:
+        """The prompts of the next rollout and the seed of the reply to each."""
         config = self.config
         chosen = order_of_prompts(
             len(self.prompts), self.seed, self.iteration * config.rollout_prompts, config.rollout_prompts
@@ -204,6 +241,11 @@ class Rollout:
             sample_seed(self.seed, self.iteration, prompt.index, chosen[:place].count(chosen[place]))
             for place, prompt in enumerate(prompts)
         ]
+        return prompts, seeds
+
+    @torch.no_grad()
+    def _collect(self) -> None:
+        prompts, seeds = self._draw()
         self.network.eval()
         replies = self.sampler(prompts, seeds)
         packed = ReplyBatch.pack(
@@ -221,12 +263,16 @@ class Rollout:
         self.cursor = 0
 
     def _judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> Judged:
-        """What policy, critic, reference and reward model say of the replies, in the first update's micro-batches."""
+        """What policy, critic, reference and reward model say of the replies, in the first update's micro-batches; each
+        rank reads the rows that it will learn from, and all know all in the end."""
         mask = self.buffer["reply_mask"]
         columns = [torch.zeros(mask.shape) for _ in range(4)]
         device = self.network.policy.embedding.weight.device
         for update in self._minibatches(self.iteration, 0):
-            for rows in update:
+            for whole in update:
+                rows = whole[self.ranks.number :: self.ranks.count]
+                if not len(rows):
+                    continue
                 batch = ReplyBatch(*(tensor.to(device) for tensor in self._packed(rows)))
                 with self._autocast(device.type):
                     readings = self.network(batch, self.config.temperature, entropy=True)
@@ -234,6 +280,7 @@ class Rollout:
                 of_policy = (readings.logprobs, reference_br, readings.values, readings.entropies)
                 for column, found in zip(columns, of_policy, strict=True):
                     column[rows] = found.cpu()
+        self.ranks.add_all(columns)  # each row stands on one rank and is zero on the others
         scores = self.scorer(prompts, replies).float().cpu()
         gold = None if self.gold is None else self.gold(prompts, replies).float().cpu()
         return Judged(columns[0], columns[1], columns[2], columns[3], scores, gold)
@@ -262,14 +309,9 @@ class Rollout:
         ended = torch.tensor([reply.ended for reply in replies])
         scores = penalise_missing_end(judged.scores_n, ended, rule=config.missing_end, value=config.missing_end_value)
         beta = self.controller.coefficient
-        rewards = kl_rewards(judged.logprobs_nr, judged.reference_nr, scores, mask, beta)
         kl_n = ((judged.logprobs_nr - judged.reference_nr) * mask).sum(dim=1)
-        totals_n = rewards.sum(dim=1)
-        if config.whiten_rewards:
-            rewards = whiten(rewards, mask, shift_mean=False, reduce=self.reduce)
-        advantages, returns = generalized_advantages(
-            rewards, judged.values_nr, mask, gamma=config.gamma, lam=config.gae_lambda
-        )
+        credit = self._credit(judged, scores)
+        totals_n = credit.totals_n
         texts = [self.tokenizer.decode(reply.ids) for reply in replies]
         figures = {
             "reward": float(totals_n.mean()),
@@ -278,22 +320,38 @@ class Rollout:
             "kl": float(kl_n.mean()),
             "kl_coefficient": beta,
             "entropy": float(judged.entropies_nr.sum() / mask.sum()),
-            "explained_variance": explained_variance(judged.values_nr, returns, mask),
             "eos_rate": float(ended.float().mean()),
             "length": float(mask.sum(dim=1).float().mean()),
             "repetition": repetition_rate(texts),
             "sampler_difference": difference,
             "iteration": float(self.iteration),
+            **credit.figures,
         }
         self.buffer |= {
             "logprobs": judged.logprobs_nr,
-            "values": judged.values_nr,
-            "advantages": whiten(advantages, mask, reduce=self.reduce),
-            "returns": returns,
-            "rollout": torch.tensor([figures[name] for name in ROLLOUT_METRICS], dtype=torch.float64),
+            **credit.columns,
+            "rollout": torch.tensor([figures[name] for name in self.metrics], dtype=torch.float64),
         }
         self.controller.update(figures["kl"], len(replies))
         self._show(prompts, texts, judged.scores_n, kl_n, totals_n, figures)
+
+    def _credit(self, judged: Judged, scores_n: Tensor) -> Credit:
+        """The KL penalty on every token and the score on the last; advantages by GAE, whitened over the rollout."""
+        config, mask = self.config, self.buffer["reply_mask"]
+        assert isinstance(config, PPOConfig)
+        rewards = kl_rewards(judged.logprobs_nr, judged.reference_nr, scores_n, mask, self.controller.coefficient)
+        totals_n = rewards.sum(dim=1)
+        if config.whiten_rewards:
+            rewards = whiten(rewards, mask, shift_mean=False)
+        advantages, returns = generalized_advantages(
+            rewards, judged.values_nr, mask, gamma=config.gamma, lam=config.gae_lambda
+        )
+        columns = {
+            "values": judged.values_nr,
+            "advantages": whiten(advantages, mask),
+            "returns": returns,
+        }
+        return Credit(totals_n, columns, {"explained_variance": explained_variance(judged.values_nr, returns, mask)})
 
     def _show(
         self,

@@ -32,8 +32,9 @@ from duihua.stages.held_out import answerable, chat_prompts, conversations, held
 from duihua.stages.left_out import say_left_out
 from duihua.stages.low_rank import finish_lora
 from duihua.stages.pretrain import source_terms
-from duihua.stages.prompts import open_sources
+from duihua.stages.prompts import open_sources, require_stop_token
 from duihua.text.chat_template import ChatTemplate
+from duihua.training.ranks import only_first_goes_on
 from duihua.training.trainer import Batch, LossParts, Trainer
 
 
@@ -58,6 +59,7 @@ def run(config: SFTConfig, context: StageContext) -> StageResult:
     bundle = load_bundle(context.input("policy"), context.device)
     network, tokenizer = bundle.policy, bundle.tokenizer
     template = ChatTemplate(tokenizer)
+    require_stop_token(template, str(context.input("policy")))
     length = row_length(config, network.config.context)
     sources = open_sources(config.sources, context.data_directory, "conversations", "sft.sources")
     learnt, figures = [], []
@@ -114,6 +116,7 @@ def run(config: SFTConfig, context: StageContext) -> StageResult:
         label="sft",
     )
     trained = trainer.run()
+    only_first_goes_on()
     adapted = finish_lora(network, config.lora, bundle, context.directory, "sft", terms) if config.lora else {}
     after = token_accuracy(network, examples, device=context.device)
     replies_after = greedy_replies(network, template, prompts, config.reply_tokens)

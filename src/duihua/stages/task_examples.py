@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from duihua.data.halves import halve_rows
 from duihua.data.records import Choice, Labelled, Split, hash_order
 from duihua.data.source import Source
 from duihua.errors import ConfigError, DataError
@@ -195,7 +196,7 @@ class TaskBatches:
 
     def next(self) -> list[dict[str, Tensor]]:
         """One step's micro-batches."""
-        if self.number == len(self._batches):
+        if self.number >= len(self._batches):
             self.epoch, self.number = self.epoch + 1, 0
             self._batches = self._lay_out(self.epoch)
         chosen = [self.examples[place] for place in self._batches[self.number]]
@@ -211,6 +212,17 @@ class TaskBatches:
             }
             for part in parts
         ]
+
+    def halves(self, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """A micro-batch as two, where the memory does not hold it: all sequences of an example stay together, in order."""
+        apart = {name: batch[name] for name in ("rows", "labels")}
+        parts = []
+        for half in halve_rows(apart):
+            used = half["rows"][half["rows"] >= 0]
+            rows = torch.where(half["rows"] < 0, half["rows"], half["rows"] - used.min())
+            share = batch["examples_per_token"]
+            parts.append({**half, "rows": rows, "token_ids": batch["token_ids"][used], "examples_per_token": share})
+        return parts
 
     def state_dict(self) -> dict[str, Any]:
         """Where the next batch starts."""

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from duihua.training.micro_batches import Divisible, Restartable
 from duihua.training.schedules import Plateau
 from duihua.training.trainer import Batch, BatchSource
 
@@ -61,6 +62,15 @@ class WatchedBatches:
                 self._decide()
         self.step += 1
         return self.batches.next()
+
+    def halves(self, batch: Batch) -> list[Batch]:
+        """A micro-batch as two, as the batches within say it; alone where they do not."""
+        return self.batches.halves(batch) if isinstance(self.batches, Divisible) else [batch]
+
+    def restart(self) -> None:
+        """The step is done once more."""
+        if isinstance(self.batches, Restartable):
+            self.batches.restart()
 
     def look(self, step: int) -> float:
         """The validation loss after `step` steps; kept until `next` decides on it."""

@@ -11,6 +11,7 @@ from typing import Literal
 from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError
 from duihua.nn.lora_config import LoraConfig
+from duihua.stages.configs.kl_target import check_kl_target
 from duihua.training.config import OptimizerConfig, TrainerConfig
 
 
@@ -54,8 +55,9 @@ class PPOConfig:
     """Refused unless 1, for the same reason."""
     kl_coefficient: float = 0.05
     """Weight of the per-token KL penalty against the reference (Huang et al. 2024: 0.05)."""
-    kl_target: float = 0.0
-    """Nats a reply towards which the coefficient is steered (Ziegler et al. 2019: 6); 0 keeps it fixed."""
+    kl_target: float | None = None
+    """Nats a reply towards which the coefficient is steered (Ziegler et al. 2019: 6). None: it is fixed. 0 is refused: no
+    policy could learn anything at no distance from the reference."""
     kl_horizon: float = 10_000.0
     """Replies over which the steering acts (Ziegler et al. 2019)."""
     missing_end: Literal["subtract", "replace", "none"] = "subtract"
@@ -109,12 +111,13 @@ class PPOConfig:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
-        for name in ("kl_coefficient", "kl_target", "missing_end_value", "value_coefficient", "stop_kl", "samples"):
+        for name in ("kl_coefficient", "missing_end_value", "value_coefficient", "stop_kl", "samples"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
         for name in ("temperature", "clip", "value_clip", "kl_horizon"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"must be above 0, found {getattr(self, name)}", where=name)
+        check_kl_target(self.kl_target, self.kl_coefficient, 0.05)
         for name in ("gamma", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"must be between 0 and 1, found {getattr(self, name)}", where=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError
@@ -54,14 +55,31 @@ class RecurrentTrainingConfig:
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(clip_norm=0.5, log_every=50))
     """The training loop; its evaluate_every is set by looks_an_epoch. Clipping is what keeps an RNN from exploding."""
 
+    def data_files(self) -> tuple[Path, ...]:
+        """The files of a corpus of one's own; that of a known corpus is told by its name."""
+        folder = Path(self.corpus).expanduser()
+        return () if self.sources else tuple(sorted(folder.glob("ptb.*.txt")))
+
     def __post_init__(self) -> None:
         for name in ("rows", "length", "looks_an_epoch"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be at least 1, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set it to 1 or more, or leave it out",
+                )
         for name in ("types", "averaging_patience", "samples", "sample_tokens"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"cannot be negative, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set 0 for none of it, or leave it out",
+                )
         if not 0 < self.epochs < float("inf"):
-            raise ConfigError(f"must be above 0, found {self.epochs}", where="epochs")
+            raise ConfigError(
+                f"must be above 0, found {self.epochs}",
+                where="epochs",
+                remedy="Set how often the text is read, such as 8",
+            )
         if not self.corpus and not self.sources:
             raise ConfigError("there is no text", where="corpus", remedy="Name a corpus, or sources")

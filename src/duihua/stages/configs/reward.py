@@ -8,6 +8,7 @@ from typing import Literal
 from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError
 from duihua.nn.lora_config import LoraConfig
+from duihua.stages.configs.fine_tuning import fine_tuning_optimizer
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
 
 
@@ -70,10 +71,8 @@ class RewardConfig:
     lora: LoraConfig | None = None
     """Train low-rank adapters beside the frozen model instead of all its weights; the score is always trained. None for all
     weights."""
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(kind="adamw", learning_rate=3e-4, beta1=0.9, beta2=0.95, epsilon=1e-5)
-    )
-    """Which parameters move how fast."""
+    optimizer: OptimizerConfig = field(default_factory=fine_tuning_optimizer)
+    """Which parameters move how fast; as in supervised fine-tuning, whose weights it continues."""
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="linear", warmup_steps=5))
     """How the learning rate moves."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

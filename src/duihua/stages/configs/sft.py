@@ -8,6 +8,7 @@ from typing import Literal
 from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError
 from duihua.nn.lora_config import LoraConfig
+from duihua.stages.configs.fine_tuning import fine_tuning_optimizer
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
 
 
@@ -43,15 +44,7 @@ class SFTConfig:
     """Most tokens of such a reply."""
     lora: LoraConfig | None = None
     """Train low-rank adapters beside the frozen model instead of all its weights; None for all weights."""
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(
-            kind="muon",
-            matrix_learning_rate=0.005,
-            embedding_learning_rate=0.05,
-            head_learning_rate=0.001,
-            scalar_learning_rate=0.003,
-        )
-    )
+    optimizer: OptimizerConfig = field(default_factory=fine_tuning_optimizer)
     """Which parameters move how fast."""
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="linear", warmup_steps=5))
     """How the learning rate moves."""

@@ -1,0 +1,283 @@
+"""DPO: the policy learns from preferences directly (Rafailov et al. 2023, "Direct Preference Optimization").
+
+One network is in memory. What the frozen reference says of every reply is needed again and again and never changes, so it
+is computed once with the weights that the policy starts from, before the first step, and kept in `reference.safetensors`;
+with LoRA it is what the frozen matrices say without their adapters. The loss is `dpo_math.preference_loss` on sums of
+log-probabilities, the pairs are those of the reward stage, laid out as trees (preference_rows.py).
+
+A policy that beats its reference on held-out pairs is not yet one that writes better replies: both log-probabilities often
+fall together. So the log-ratios of both sides are logged, and with a reward model as judge the replies before and after
+are compared as PPO's are.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from duihua import console
+from duihua.data.records import LeftOut
+from duihua.data.source import Source
+from duihua.errors import ConfigError, DataError
+from duihua.files import sha256_file, sha256_json, write_atomic
+from duihua.models.bundle import Bundle, ModelCard, load_bundle, merge_terms, save_bundle
+from duihua.models.decoder import Decoder
+from duihua.nn.lora import add_lora
+from duihua.stages.actor_critic import freeze, switch_off_dropout
+from duihua.stages.comparison import compare
+from duihua.stages.configs.dpo import DPOConfig
+from duihua.stages.context import StageContext, StageResult
+from duihua.stages.dpo_math import preference_loss
+from duihua.stages.dpo_measures import measure, show
+from duihua.stages.grpo import show_comparison
+from duihua.stages.judging import check_context, check_tokenizers, choose_prompts
+from duihua.stages.low_rank import finish_lora
+from duihua.stages.preference_rows import Tree, TreeBatches, all_log_probabilities, side_log_probabilities, tree_of
+from duihua.stages.pretrain import source_terms
+from duihua.stages.prompts import open_sources
+from duihua.stages.replies import engine_sampler, sampled_in_parts
+from duihua.stages.reward_pairs import PairData, PairMaker
+from duihua.stages.scoring import reward_scorer
+from duihua.text.chat_template import ChatTemplate
+from duihua.training.precision import autocast, compute_dtype
+from duihua.training.ranks import current, only_first_goes_on
+from duihua.training.trainer import Batch, LossParts, Trainer
+
+REFERENCE_FILE = "reference.safetensors"
+
+
+class Loss:
+    """The preference loss of a micro-batch of trees, summed over pairs."""
+
+    def __init__(self, config: DPOConfig) -> None:
+        self.config = config
+
+    def __call__(self, network: nn.Module, batch: Batch) -> LossParts:
+        """Metrics: accuracy and margin of the implicit rewards, and the implicit rewards of both sides, all means of pairs."""
+        assert isinstance(network, Decoder)
+        config = self.config
+        policy, reference = side_log_probabilities(network, batch), batch["reference"]
+        if config.average_tokens:
+            policy, reference = policy / batch["lengths"], reference / batch["lengths"]
+        (chosen_p, rejected_p), (reference_chosen_p, reference_rejected_p) = policy.chunk(2), reference.chunk(2)
+        losses_p = preference_loss(
+            chosen_p,
+            rejected_p,
+            reference_chosen_p,
+            reference_rejected_p,
+            beta=config.beta,
+            loss=config.loss,
+            label_smoothing=config.label_smoothing,
+        )
+        rewards_chosen_p = config.beta * (chosen_p - reference_chosen_p).detach()
+        rewards_rejected_p = config.beta * (rejected_p - reference_rejected_p).detach()
+        pairs = float(len(losses_p))
+        metrics = {
+            "accuracy": (float((rewards_chosen_p > rewards_rejected_p).sum()), pairs),
+            "margin": (float((rewards_chosen_p - rewards_rejected_p).sum()), pairs),
+            "reward_chosen": (float(rewards_chosen_p.sum()), pairs),
+            "reward_rejected": (float(rewards_rejected_p.sum()), pairs),
+            "logprob_chosen": (float(chosen_p.detach().sum()), pairs),
+            "logprob_rejected": (float(rejected_p.detach().sum()), pairs),
+        }
+        return LossParts(losses_p.sum(), pairs, metrics)
+
+
+def run(config: DPOConfig, context: StageContext) -> StageResult:
+    """Train the input "policy" on preferences; give a policy bundle. An input "reward" only judges the replies at the end.
+
+    Raises ConfigError, DataError (no pair to learn from), BundleError, TrainingError.
+    """
+    started = time.monotonic()
+    if context.threads:
+        torch.set_num_threads(context.threads)
+    dtype = compute_dtype(config.trainer.precision, context.device)
+    bundle = load_bundle(context.input("policy"), context.device)
+    network, tokenizer = bundle.policy, bundle.tokenizer
+    judge = load_bundle(context.inputs["reward"], context.device) if "reward" in context.inputs else None
+    if judge is not None:
+        check_tokenizers(tokenizer, judge)
+    if config.heldout_prompts and config.conversations:
+        check_context("dpo", config.prompt_tokens, config.reply_tokens, [bundle, judge])
+    template = ChatTemplate(tokenizer)
+    length = min(config.length or network.config.context, network.config.context)
+    if length < 4:
+        raise ConfigError(f"must leave room for a prompt and a reply, found {length}", where="dpo.length")
+    judged = open_sources(config.preferences, context.data_directory, "preferences", "dpo.preferences")
+    conversations = open_sources(config.conversations, context.data_directory, "conversations", "dpo.conversations")
+    weights = sha256_file(bundle.directory / "model.safetensors")
+    data = make_pairs(config, context, bundle, length, weights, judged, conversations, dtype)
+    trees, heldout = [tree_of(pair) for pair in data.train], [tree_of(pair) for pair in data.heldout]
+    switch_off_dropout(network)
+    network.eval()
+
+    def log_probabilities(of: Sequence[Tree]) -> Tensor:
+        with autocast(dtype, context.device):
+            return all_log_probabilities(network, of, config.row_tokens, config.micro_batch_tokens, tokenizer.pad_id)
+
+    key = sha256_json([weights, str(dtype), [[tree.prompt, tree.chosen, tree.rejected] for tree in [*trees, *heldout]]])
+    reference = kept_reference(context.directory / REFERENCE_FILE, key, len(trees) + len(heldout))
+    if reference is None:
+        console.say(f"dpo: the reference reads {len(trees) + len(heldout):,} pairs, once")
+        reference = log_probabilities([*trees, *heldout])
+        if current().first:
+            kept = save({"log_probabilities": reference}, metadata={"key": key})
+            write_atomic(context.directory / REFERENCE_FILE, kept)
+    if config.lora:
+        add_lora(network, config.lora, context.seed)
+    batches = TreeBatches(
+        trees,
+        reference[: len(trees)],
+        batch=config.batch_pairs,
+        row_tokens=config.row_tokens,
+        micro_batch_tokens=config.micro_batch_tokens,
+        pad_id=tokenizer.pad_id,
+        seed=context.seed,
+    )
+    trained = Trainer(
+        network,
+        Loss(config),
+        batches,
+        steps=config.epochs * batches.steps_per_epoch,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        config=config.trainer,
+        directory=context.directory,
+        device=context.device,
+        seed=context.seed,
+        label="dpo",
+    ).run()
+    only_first_goes_on()
+    terms = source_terms([*judged, *conversations])
+    adapted = finish_lora(network, config.lora, bundle, context.directory, "dpo", terms) if config.lora else {}
+    network.eval()
+    measured = measure(config, data.heldout, reference[len(trees) :], log_probabilities(heldout), heldout)
+    metrics: dict[str, Any] = {
+        **adapted,
+        "steps": trained.steps,
+        "length": length,
+        "tokens": trained.tokens,
+        "tokens_per_second": trained.tokens_per_second,
+        "loss": trained.loss,
+        "last_update": trained.last_metrics,
+        **measured,
+        **compared_replies(config, context, bundle, judge, conversations, template, dtype),
+        "pairs": data.counts(),
+        "left_out": {split: counted.to_mapping() for split, counted in data.left_out.items()},
+        "cut": {split: counted.to_mapping() for split, counted in data.cut.items()},
+        "terms": [dict(row) for row in merge_terms(bundle.terms, terms)],
+        "training_seconds": trained.seconds,
+        "seconds": time.monotonic() - started,
+    }
+    show(metrics)
+    card = ModelCard(
+        title="Duihua chat model, trained with DPO",
+        stage="dpo",
+        description="A policy trained on preferences directly, by direct preference optimisation.",
+        terms=merge_terms(bundle.terms, terms),
+        metrics={"held-out preference accuracy": measured["accuracy"]["value"]} if heldout else {},
+    )
+    save_bundle(context.directory, network, tokenizer, card)
+    result = StageResult(context.directory, metrics)
+    result.save(context.directory)
+    return result
+
+
+def make_pairs(
+    config: DPOConfig,
+    context: StageContext,
+    bundle: Bundle,
+    length: int,
+    weights: str,
+    judged: Sequence[Source],
+    conversations: Sequence[Source],
+    dtype: torch.dtype | None,
+) -> PairData:
+    """The pairs of both splits as the reward stage makes them; what is used and left out is said. DataError for none."""
+    sample = sampled_in_parts(
+        engine_sampler(
+            bundle.policy,
+            bundle.tokenizer,
+            reply_tokens=config.reply_tokens,
+            temperature=config.temperature,
+            slots=config.slots,
+            dtype=dtype,
+        )
+    )
+    key = sha256_json([weights, bundle.tokenizer.fingerprint, config.reply_tokens, config.temperature, str(dtype)])
+    folder = context.directory / "replies"
+    maker = PairMaker(config.pairs, ChatTemplate(bundle.tokenizer), length, sample, folder, key, context.seed)
+    made_from = conversations if config.sampled_pairs or config.off_topic_pairs else []
+    data = maker.make(judged, made_from)
+    counts = data.counts()
+    console.say(f"dpo: training pairs {json.dumps(counts['train'])}, held-out pairs {json.dumps(counts['heldout'])}")
+    for split, left_out in data.left_out.items():
+        for reason, count in [*left_out.counts.most_common(), *data.cut[split].counts.most_common()]:
+            console.say(f"dpo: {split}: {count} x {reason}")
+    if not data.train:
+        raise DataError(
+            "there is no pair to learn from", where="dpo", remedy="Add sources, or raise length or reply_tokens"
+        )
+    if not data.heldout:
+        console.warn("dpo: no pair is held out, so nothing is measured on unseen ones")
+    return data
+
+
+def kept_reference(path: Path, key: str, pairs: int) -> Tensor | None:
+    """The reference's log-probabilities (n, 2) from an earlier part of this run; None where there are none, or others."""
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    try:
+        found = load(content)["log_probabilities"]
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except (SafetensorError, KeyError, ValueError):
+        console.say(f"{path.name} cannot be read and is made again")
+        return None
+    same = header.get("__metadata__", {}).get("key") == key and found.shape == (pairs, 2)
+    return found if same else None
+
+
+def compared_replies(
+    config: DPOConfig,
+    context: StageContext,
+    bundle: Bundle,
+    judge: Bundle | None,
+    conversations: Sequence[Source],
+    template: ChatTemplate,
+    dtype: torch.dtype | None,
+) -> dict[str, Any]:
+    """Replies to held-out prompts before and after, as PPO's result has them; rewards only where there is a judge."""
+    if not config.heldout_prompts or not conversations:
+        return {}
+    prompts = choose_prompts(
+        "dpo", conversations, config.conversations, "heldout", config.heldout_prompts, config.prompt_tokens, template,
+        context.seed, LeftOut(),
+    )  # fmt: skip
+    reference = load_bundle(bundle.directory, context.device).policy
+    freeze(reference)
+    if judge is not None:
+        freeze(judge.reward)
+    scorer = reward_scorer(judge, dtype=dtype) if judge is not None else lambda asked, _: torch.zeros(len(asked))
+    compared = compare(
+        reference, bundle.policy, scorer, prompts, bundle.tokenizer, config, seed=context.seed, dtype=dtype
+    )
+    found = compared.to_mapping(config.samples)
+    if judge is not None:
+        show_comparison("dpo", compared)
+        return found
+    for sample in found["samples"]:
+        for name in ("reward_before", "reward_after", "total"):
+            del sample[name]
+    return {name: value for name, value in found.items() if not name.startswith("reward")}
+
+
+__all__ = ["Loss", "run"]

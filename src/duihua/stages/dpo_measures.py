@@ -1,0 +1,71 @@
+"""What a policy trained with DPO is measured by on held-out pairs.
+
+Why the log-ratios of both sides stand beside the accuracy: the loss is of their difference alone, so that a policy can get
+every pair right while both of its log-probabilities fall, the good reply's only more slowly (Pal et al. 2024, "Smaug").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from duihua import console
+from duihua.stages.configs.dpo import DPOConfig
+from duihua.stages.preference_rows import Tree
+from duihua.stages.reward_measures import share
+from duihua.stages.reward_pairs import KINDS, Pair
+
+
+def measure(
+    config: DPOConfig, pairs: Sequence[Pair], reference_n2: Tensor, policy_n2: Tensor, trees: Sequence[Tree]
+) -> dict[str, Any]:
+    """Held-out figures: how often the implicit reward prefers the chosen side (all, by kind, by source; a tie is wrong), the
+    mean margin and log-ratios in nats, and the same share by the likelihood alone before and after."""
+    if config.average_tokens and len(trees):
+        lengths = torch.tensor([[len(tree.chosen), len(tree.rejected)] for tree in trees])
+        reference_n2, policy_n2 = reference_n2 / lengths, policy_n2 / lengths
+    ratios_n2 = policy_n2 - reference_n2
+    right = [bool(value) for value in ratios_n2[:, 0] > ratios_n2[:, 1]]
+
+    def accuracy(kind: str = "", source: str = "") -> dict[str, Any]:
+        chosen = [
+            hit
+            for hit, pair in zip(right, pairs, strict=True)
+            if (not kind or pair.kind == kind) and (not source or pair.source == source)
+        ]
+        return share(chosen)
+
+    def mean(values: Tensor) -> float | None:
+        return float(values.double().mean()) if len(values) else None
+
+    return {
+        "accuracy": accuracy(),
+        "kinds": {kind: accuracy(kind) for kind in KINDS},
+        "sources": [
+            {"source": source, "kind": kind, **accuracy(kind, source)}
+            for source, kind in sorted({(pair.source, pair.kind) for pair in pairs})
+        ],
+        "margin": mean(config.beta * (ratios_n2[:, 0] - ratios_n2[:, 1])),
+        "log_ratio": {"chosen": mean(ratios_n2[:, 0]), "rejected": mean(ratios_n2[:, 1])},
+        "likelihood_prefers_chosen": {
+            "before": share([bool(value) for value in reference_n2[:, 0] > reference_n2[:, 1]]),
+            "after": share([bool(value) for value in policy_n2[:, 0] > policy_n2[:, 1]]),
+        },
+    }
+
+
+def show(metrics: dict[str, Any]) -> None:
+    """Held-out accuracy by kind as a table on the console."""
+    rows = [[kind, found["value"], found["low"], found["high"], found["n"]] for kind, found in metrics["kinds"].items()]
+    total = metrics["accuracy"]
+    rows.append(["all", total["value"], total["low"], total["high"], total["n"]])
+    console.table("dpo: held-out preference accuracy", ["kind", "accuracy", "low", "high", "pairs"], rows)
+    if total["n"]:
+        ratio = metrics["log_ratio"]
+        console.say(
+            f"dpo: mean margin {metrics['margin']:+.3f}; log pi / pi_ref of the chosen replies {ratio['chosen']:+.2f} nats, "
+            f"of the rejected ones {ratio['rejected']:+.2f}"
+        )

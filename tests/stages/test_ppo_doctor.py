@@ -1,0 +1,129 @@
+"""The doctor of PPO runs: each fault has a mark in the figures, and healthy figures have none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from duihua.cli.main import main
+from duihua.errors import DataError
+from duihua.stages.configs.doctors import PPODoctorConfig
+from duihua.stages.ppo_doctor import by_rollout, correlation, examine, read_metrics
+
+HEALTHY: dict[str, Any] = {
+    "ratio": 1.0, "approximate_kl": 0.0, "clip_fraction": 0.05, "sampler_difference": 1e-5, "entropy": 3.0, "eos_rate": 0.9,
+    "length": 16.0, "repetition": 0.01, "explained_variance": 0.3, "score": 0.0, "kl": 0.0,
+}  # fmt: skip
+
+
+def run(**last: Any) -> list[dict[str, float]]:
+    """Eight rollouts of two updates; each named figure moves in a straight line to its last value, the score to 1."""
+    rows = []
+    for step in range(16):
+        place = (step // 2) / 7
+        row = {"step": step + 1.0, "iteration": float(step // 2)}
+        for name, first in HEALTHY.items():
+            end = {"score": 1.0, "kl": 2.0, **last}.get(name, first)
+            row[name] = first + (end - first) * place
+        if "gold_score" in last:
+            row["gold_score"] = last["gold_score"] * place
+        rows.append(row)
+    return rows
+
+
+def problems(rows: list[dict[str, float]]) -> list[str]:
+    return [finding.check for finding in examine(rows, PPODoctorConfig()).problems]
+
+
+def test_a_healthy_run_is_fit() -> None:
+    found = examine(run(), PPODoctorConfig())
+    assert found.fit and found.to_mapping()["why_not"] == []
+    assert found.measured["rollouts"] == 8
+
+
+@pytest.mark.parametrize(
+    ("last", "check"),
+    [
+        ({"kl": -1.0}, "divergence from the reference"),
+        ({"kl": 60.0}, "divergence from the reference"),
+        ({"length": 40.0}, "length"),
+        ({"length": 6.0}, "length"),
+        ({"entropy": 0.4}, "entropy"),
+        ({"eos_rate": 0.5}, "ends"),
+        ({"repetition": 0.3}, "repetition"),
+        ({"gold_score": -1.0}, "gold score"),
+    ],
+)
+def test_each_fault_is_named_and_nothing_else(last: dict[str, float], check: str) -> None:
+    assert problems(run(**last)) == [check]
+    finding = examine(run(**last), PPODoctorConfig()).problems[0]
+    assert finding.meaning and finding.remedy and not finding.remedy.endswith(".")
+
+
+def test_a_first_ratio_other_than_one_is_a_problem_and_a_later_one_is_not() -> None:
+    rows = run()
+    rows[0]["ratio"] = 1.02
+    assert problems(rows) == ["ratio at the start"]
+    rows[0]["ratio"], rows[1]["ratio"] = 1.0, 1.02
+    assert problems(rows) == []
+
+
+def test_length_that_does_not_go_with_the_score_is_no_hacking() -> None:
+    """The same growth, but the score falls: nothing was gained by it."""
+    assert problems(run(length=40.0, score=-1.0)) == []
+    states = {f.check: f.state for f in examine(run(length=40.0, score=-1.0), PPODoctorConfig()).findings}
+    assert (states["length"], states["score"]) == ("note", "note")
+
+
+def test_thresholds_are_settings() -> None:
+    assert problems(run(eos_rate=0.5)) == ["ends"]
+    assert examine(run(eos_rate=0.5), PPODoctorConfig(largest_eos_fall=0.6)).fit
+
+
+def test_replies_that_never_end_are_told_apart() -> None:
+    rows = run(eos_rate=0.0)
+    for row in rows:
+        row["eos_rate"] = 0.0
+    found = examine(rows, PPODoctorConfig()).problems
+    assert [finding.check for finding in found] == ["ends"]
+    assert "stop token" in found[0].meaning
+
+
+def test_figures_of_a_rollout_are_counted_once() -> None:
+    rows = run()
+    rows[1]["clip_fraction"] = 0.15
+    rollouts = by_rollout(rows)
+    assert len(rollouts) == 8
+    assert rollouts[0]["clip_fraction"] == pytest.approx(0.1), "the mean of 0.05 and 0.15"
+
+
+def test_correlation_of_lines_and_constants() -> None:
+    assert correlation([1, 2, 3], [6, 4, 2]) == pytest.approx(-1.0)
+    assert correlation([1, 2, 3], [5, 5, 5]) == 0.0
+    assert correlation([1, 2], [1, 2]) == 0.0, "two points lie on a line whatever they are"
+
+
+def test_the_command_says_what_is_wrong_and_leaves_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, rows in (("good", run()), ("bad", run(entropy=0.1))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["doctor", "ppo", str(tmp_path / "good")]) == 0
+    assert "A healthy run." in capsys.readouterr().out
+    assert main(["doctor", "ppo", str(tmp_path / "bad"), "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert not found["fit"] and found["why_not"][0].startswith("entropy:")
+    assert main(["doctor", "ppo", str(tmp_path / "bad"), "--least-entropy-share", "0.01"]) == 0
+
+
+def test_folders_without_figures_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no metrics"):
+        read_metrics(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    with pytest.raises(DataError, match="no figures of PPO"):
+        read_metrics(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("{broken\n")
+    with pytest.raises(DataError, match="no JSON"):
+        read_metrics(tmp_path)

@@ -4,6 +4,8 @@ VENV ?= .venv
 RECIPE ?= recipes/quickstart.yaml
 RUN ?= runs/quickstart
 PORT ?= 8000
+# Processes that share the tests, file by file, each with one thread; 0 for all tests in one process.
+WORKERS ?= 2
 export PYTHON VENV
 DUIHUA = $(VENV)/bin/duihua
 
@@ -23,7 +25,7 @@ demo-train: setup ## The same without serving
 	$(DUIHUA) run $(RECIPE) --output $(RUN)
 
 test: setup ## Run the whole test suite
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: setup ## Style, types and the import contract
 	$(VENV)/bin/ruff check src tests tools benchmarks hatch_build.py

@@ -65,7 +65,8 @@ def test_too_little_memory_halves_the_micro_batch_and_changes_nothing_that_is_le
     assert ended.code == 0, ended.said
     assert "out of memory (CUDA out of memory. Tried to...); the step is done again in" in ended.said
     assert "The effective batch stays" in ended.said
-    assert ended.said.count("the step is done again in") <= 2, "once the size is found, it is kept"
+    most = 3 if name == "translate" else 2  # its batches are so many tokens: a later one can have more rows
+    assert ended.said.count("the step is done again in") <= most, "once the size is found, it is kept"
     if name not in ("classify", "translate", "recurrent"):  # these draw dropout, and draw it for other rows then
         mine, theirs = (losses(run)[: 2 if name == "ppo" else None] for run in (output, calm))
         assert mine == pytest.approx(theirs, rel=1e-3)  # numbers added in another order, through all steps

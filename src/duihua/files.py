@@ -35,6 +35,13 @@ def write_atomic(path: Path, data: bytes) -> None:
         ) from error
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the half-written files that killed attempts have left below `folder`. For whoever holds the folder alone."""
+    for leftover in folder.rglob(".*.part"):
+        if leftover.is_file():
+            leftover.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, atomically."""
     text = json.dumps(value, ensure_ascii=False, indent=2, sort_keys=False) + "\n"

@@ -153,7 +153,11 @@ class Lab:
 
     def same(self, one: Path, other: Path) -> bool:
         """Whether two runs left the same bundle to the byte, the same figures and the same metrics, clocks left out."""
-        return left_by(one) == left_by(other)
+        mine, theirs = left_by(one), left_by(other)
+        for name in sorted({*mine, *theirs}):
+            if mine.get(name) != theirs.get(name):
+                print(f"{one} and {other} differ in {name}:\n{mine.get(name)}\n{theirs.get(name)}")
+        return mine == theirs
 
     def in_lanes(self, work: Any) -> list[Any]:
         """work(lane) in every lane at once."""

@@ -186,7 +186,8 @@ def serve() -> None:
                 os._exit(code)
         code = waited(process, request)
         events = Path(request["log"] + ".events")
-        count = int(events.read_text()) if events.exists() else 0
+        counted = events.read_text() if events.exists() else ""  # empty too where the kill fell into the writing of it
+        count = int(counted or 0)
         print(json.dumps({"code": code, "seconds": time.monotonic() - began, "events": count}), flush=True)
 
 

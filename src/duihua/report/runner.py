@@ -34,7 +34,7 @@ from duihua.config import to_mapping
 from duihua.config.mapping import suggestion
 from duihua.console import duration, say
 from duihua.errors import ConfigError
-from duihua.files import sync_directory, write_json
+from duihua.files import remove_leftovers, sync_directory, write_json
 from duihua.models.device import check_device
 from duihua.report.fingerprint import FINGERPRINT_FILE, Fingerprints, marks_of
 from duihua.report.lock import LOCK_FILE, only_run
@@ -187,6 +187,7 @@ def _bring_up(
 ) -> str:
     """Skip, resume or run one stage; "skipped" or "finished"."""
     folder = context.directory
+    remove_leftovers(folder)  # also of a stage that is done: a kill may have met its very last write
     state, reasons = stage_state(folder, fingerprint, parts)
     if state == "finished":
         say(f"{label}: unchanged, skipped")

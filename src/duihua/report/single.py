@@ -8,7 +8,7 @@ from typing import Any
 
 from duihua import console
 from duihua.errors import ConfigError
-from duihua.files import write_json
+from duihua.files import remove_leftovers, write_json
 from duihua.models.device import check_device
 from duihua.report.fingerprint import FINGERPRINT_FILE, Fingerprints, marks_of
 from duihua.report.lock import only_run
@@ -36,6 +36,7 @@ def run_single(
         planned = PlannedStage(stage.name, stage, config, dict(context.inputs))
         made_from = marks_of([planned], {planned.name: folder}, prints, context.accept_changed_data)
         fingerprint, parts = made_from.stages[planned.name]
+        remove_leftovers(folder)  # also of a stage that is done: a kill may have met its very last write
         state, reasons = stage_state(folder, fingerprint, parts)
         if state == "finished":
             console.say(f"{stage.name}: done already with these settings, in {folder}")

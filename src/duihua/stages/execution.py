@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from duihua.config import to_mapping
-from duihua.files import write_json
+from duihua.files import remove_leftovers, write_json
 from duihua.interrupts import signals_wait
 from duihua.models.device import check_device
 from duihua.stages import Stage
@@ -29,9 +29,7 @@ def execute(stage: Stage, config: Any, context: StageContext) -> StageResult:
     """Run `stage` in `context.directory`, resuming what is there. Raises what the stage raises, and DataError where its data
     is not what it was trained on so far."""
     context.directory.mkdir(parents=True, exist_ok=True)
-    for leftover in context.directory.rglob(".*.part"):  # half-written files of an attempt that was killed
-        if leftover.is_file():
-            leftover.unlink()
+    remove_leftovers(context.directory)
     write_json(context.directory / CONFIG_FILE, to_mapping(config))
     with signals_wait():
         importlib.import_module("torch")

@@ -106,22 +106,28 @@ def choose_prompts(
     template: ChatTemplate,
     seed: int,
     left_out: LeftOut,
-    unfit: Callable[[Exchange], str] = lambda _: "",
+    unfit: Callable[[Exchange], str] | None = None,
 ) -> list[Prompt]:
-    """Up to `count` prompts of a split that are short enough and can be judged; DataError where there are next to none."""
+    """Up to `count` prompts of a split that are short enough and, by `unfit`, can be judged; DataError where there are next to
+    none."""
 
     def problem(exchange: Exchange) -> str:
         tokens = len(template.encode(exchange.prompt, add_generation_prompt=True).ids)
-        return f"prompt longer than {prompt_tokens} tokens" if tokens > prompt_tokens else unfit(exchange)
+        return (
+            f"prompt longer than {prompt_tokens} tokens" if tokens > prompt_tokens else unfit(exchange) if unfit else ""
+        )
 
     chosen = draw_exchanges(exchange_order(sources, configs, split, seed, left_out), count, problem, left_out)
     if len(chosen) < FEWEST_PROMPTS:
         reasons = ", ".join(reason for reason, _ in left_out.counts.most_common(2))
+        judged = " that can be judged" if unfit else ""
         raise DataError(
-            f"{len(chosen)} {split} prompts of at most {prompt_tokens} tokens that can be judged, at least "
+            f"{len(chosen)} {split} prompts of at most {prompt_tokens} tokens{judged}, at least "
             f"{FEWEST_PROMPTS} are needed" + (f" ({reasons})" if reasons else ""),
             where=f"{stage}.sources",
-            remedy="Add conversations, raise prompt_tokens or change the rules",
+            remedy="Add conversations, raise prompt_tokens or change the rules"
+            if unfit
+            else "Add conversations or raise prompt_tokens",
         )
     if len(chosen) < count:
         found = count_by_source(chosen)

@@ -21,20 +21,21 @@ import torch
 from torch import Tensor, nn
 
 from duihua import console
-from duihua.data.pairs import Exchange, count_by_source
 from duihua.data.records import LeftOut, Split
 from duihua.data.source import Source
-from duihua.errors import BundleError, ConfigError, DataError
+from duihua.errors import ConfigError
 from duihua.models.bundle import Bundle, ModelCard, load_bundle, merge_terms, save_bundle
 from duihua.nn.lora import add_lora, twin
+from duihua.stages import judging
 from duihua.stages.actor_critic import ActorCritic, Critic, ReplyBatch, freeze, switch_off_dropout
 from duihua.stages.comparison import Comparison, compare
 from duihua.stages.configs.ppo import PPOConfig
 from duihua.stages.context import StageContext, StageResult
+from duihua.stages.judging import check_context, check_tokenizers
 from duihua.stages.low_rank import finish_lora
 from duihua.stages.ppo_math import policy_loss, value_loss
 from duihua.stages.pretrain import source_terms
-from duihua.stages.prompts import draw_exchanges, exchange_order, make_prompt, open_sources, require_stop_token
+from duihua.stages.prompts import open_sources, require_stop_token
 from duihua.stages.replies import Prompt, engine_sampler, sampled_in_parts, scored_in_parts
 from duihua.stages.rollout import ROLLOUT_METRICS, Rollout
 from duihua.stages.scoring import Rule, reward_scorer, rule_scorer
@@ -44,7 +45,6 @@ from duihua.training.precision import compute_dtype
 from duihua.training.ranks import only_first_goes_on
 from duihua.training.trainer import Batch, LossParts, Trainer
 
-FEWEST_PROMPTS = 4
 LOSS_METRICS = ("policy_loss", "value_loss", "approximate_kl", "ratio", "clip_fraction")
 """Logged of each update, beside ROLLOUT_METRICS of the rollout that it learns from."""
 
@@ -215,21 +215,9 @@ def _given(rule: Rule | None) -> Rule:
 
 def check_inputs(config: PPOConfig, policy: Bundle, judge: Bundle | None) -> None:
     """The bundles fit each other and the lengths fit both contexts."""
-    needed = config.prompt_tokens + config.reply_tokens + 1
-    for bundle in (policy, *([judge] if judge else [])):
-        if needed > bundle.config.context:
-            raise ConfigError(
-                f"prompt_tokens {config.prompt_tokens} and reply_tokens {config.reply_tokens} need a context of {needed}, "
-                f"{bundle.directory} has {bundle.config.context}",
-                where="ppo.prompt_tokens",
-                remedy="Lower prompt_tokens or reply_tokens",
-            )
-    if judge and judge.tokenizer.fingerprint != policy.tokenizer.fingerprint:
-        raise BundleError(
-            "the reward model has another tokenizer than the policy",
-            where=str(judge.directory),
-            remedy="Train the reward model from this policy's SFT bundle",
-        )
+    check_context("ppo", config.prompt_tokens, config.reply_tokens, (policy, judge))
+    if judge:
+        check_tokenizers(policy.tokenizer, judge)
     require_stop_token(ChatTemplate(policy.tokenizer), str(policy.directory))
     if not config.kl_coefficient:
         console.warn("ppo: kl_coefficient is 0, so nothing holds the policy near its reference")
@@ -262,24 +250,9 @@ def choose_prompts(
 ) -> list[Prompt]:
     """Up to `count` prompts of a split that are short enough; DataError where there are next to none."""
     template = ChatTemplate(policy.tokenizer)
-
-    def problem(exchange: Exchange) -> str:
-        tokens = len(template.encode(exchange.prompt, add_generation_prompt=True).ids)
-        return f"prompt longer than {config.prompt_tokens} tokens" if tokens > config.prompt_tokens else ""
-
-    order = exchange_order(sources, config.sources, split, seed, left_out)
-    chosen = draw_exchanges(order, count, problem, left_out)
-    if len(chosen) < FEWEST_PROMPTS:
-        raise DataError(
-            f"{len(chosen)} {split} prompts of at most {config.prompt_tokens} tokens, at least {FEWEST_PROMPTS} are needed",
-            where="ppo.sources",
-            remedy="Add conversations or raise prompt_tokens",
-        )
-    if len(chosen) < count:
-        console.say(
-            f"ppo: the sources have {len(chosen)} {split} prompts, {count} were asked for: {count_by_source(chosen)}"
-        )
-    return [make_prompt(exchange, index, template) for index, exchange in enumerate(chosen)]
+    return judging.choose_prompts(
+        "ppo", sources, config.sources, split, count, config.prompt_tokens, template, seed, left_out
+    )
 
 
 def count_prompts(prompts: list[Prompt]) -> dict[str, int]:

@@ -3,12 +3,14 @@
 The running requests always stand in slots 0..n-1: when one leaves, the last takes its slot (one copy in the cache),
 and the forward reads the cache in place instead of gathering rows at every token and layer. Prompts of different
 lengths are filled together, padded on the right; the pads write to the place of the reply's first token, which the
-cache's rule (a query sees positions up to its own) hides until that token overwrites it.
+cache's rule (a query sees positions up to its own) hides until that token overwrites it. Many prompts of very different
+lengths are filled in a few groups of like lengths instead, since every pad is computed.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +20,28 @@ from duihua.engine.sampling import SamplingBatch
 from duihua.engine.slot_cache import SlotCache
 from duihua.errors import GenerationError
 from duihua.models.decoder import Decoder
+from duihua.nn.kv_cache import KVCache
+
+LEAST_TOKENS = 512
+"""A forward over fewer tokens costs hardly less, so that smaller groups of prompts would save nothing."""
+
+
+def by_length(lengths: Sequence[int]) -> list[list[int]]:
+    """The places of `lengths` in groups that are filled together: one group in order where padding costs little, else
+    several of like lengths, longest first. A group is closed when it holds `LEAST_TOKENS` and the next is under three
+    quarters of its longest."""
+    groups: list[list[int]] = []
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    for place in order:
+        longest = lengths[groups[-1][0]] if groups else 0
+        if groups and (lengths[place] >= 0.75 * longest or longest * len(groups[-1]) < LEAST_TOKENS):
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    if len(groups) > 1 and lengths[groups[-1][0]] * len(groups[-1]) < LEAST_TOKENS:
+        rest = groups.pop()
+        groups[-1] += rest
+    return groups if len(groups) > 1 else [list(range(len(lengths)))]
 
 
 class RunningBatch:
@@ -36,8 +60,7 @@ class RunningBatch:
         self._sampler: SamplingBatch | None = None
 
     def fill(self, waiting: deque[Request]) -> None:
-        """Give free slots to waiting requests, which leave the queue; compute their prompts in one forward, and draw their
-        first tokens."""
+        """Give free slots to waiting requests, which leave the queue; compute their prompts, and draw their first tokens."""
         if waiting:
             self.memory.forget_old_weights()
         fresh: list[Request] = []
@@ -52,24 +75,36 @@ class RunningBatch:
             request.reused = self.memory.take(len(self.requests) - 1, request.prompt)
         if not fresh:
             return
-        lengths = [len(request.prompt) for request in fresh]
-        starts = [request.reused for request in fresh]
-        width = max(length - start for length, start in zip(lengths, starts, strict=True))
-        ids_bt = [r.prompt[r.reused :] + [0] * (width - len(r.prompt) + r.reused) for r in fresh]
-        positions_bt = [
-            [*range(start, length), *[length] * (width - length + start)]
-            for start, length in zip(starts, lengths, strict=True)
-        ]
-        cache = self.memory.room_for(max(lengths) + 1)
-        last_b = self._tensor([length - start - 1 for length, start in zip(lengths, starts, strict=True)])
-        rows_b = None if first == 0 else self._tensor(list(range(first, first + len(fresh))))
-        hidden_btd = self.network.hidden(
-            self._tensor(ids_bt), positions_bt=self._tensor(positions_bt), cache=cache, rows_b=rows_b
-        )
-        logits_bv = self.network.logits(hidden_btd[torch.arange(len(fresh), device=last_b.device), last_b])
+        cache = self.memory.room_for(max(len(request.prompt) for request in fresh) + 1)
+        logits_bv = self._read_prompts(fresh, first, cache)
         sampler = SamplingBatch([r.row() for r in fresh], logits_bv.shape[-1], logits_bv.device)
         self._sampler = None
         self._accept(fresh, first, sampler, logits_bv)
+
+    def _read_prompts(self, fresh: list[Request], first: int, cache: KVCache) -> Tensor:
+        """The logits (b, v) behind the last token of each prompt; the requests hold the slots from `first` on."""
+        left = [len(request.prompt) - request.reused for request in fresh]
+        groups = by_length(left)
+        logits = []
+        for group in groups:
+            width = max(left[place] for place in group)
+            ids_bt, positions_bt = [], []
+            for place in group:
+                request, pads = fresh[place], width - left[place]
+                end = len(request.prompt)
+                ids_bt.append([*request.prompt[request.reused :], *[0] * pads])
+                positions_bt.append([*range(request.reused, end), *[end] * pads])
+            in_place = first == 0 and len(groups) == 1
+            rows_b = None if in_place else self._tensor([first + place for place in group])
+            hidden_btd = self.network.hidden(
+                self._tensor(ids_bt), positions_bt=self._tensor(positions_bt), cache=cache, rows_b=rows_b
+            )
+            last_b = self._tensor([left[place] - 1 for place in group])
+            logits.append(self.network.logits(hidden_btd[torch.arange(len(group), device=last_b.device), last_b]))
+        if len(groups) == 1:
+            return logits[0]
+        order = [place for group in groups for place in group]
+        return torch.cat(logits)[self._tensor(sorted(range(len(order)), key=order.__getitem__))]
 
     def decode(self) -> None:
         """One token more for every running request, in one forward."""

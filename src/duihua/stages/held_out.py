@@ -18,7 +18,7 @@ from duihua.models.decoder import Decoder
 from duihua.text.chat_template import ChatTemplate
 from duihua.text.tokenizer import Tokenizer
 
-SLOTS = 64
+SLOTS = 128
 """Replies generated at a time."""
 
 

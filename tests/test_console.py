@@ -45,6 +45,19 @@ def test_progress_tells_total_rate_and_metrics(capsys: pytest.CaptureFixture[str
     assert "\x1b" not in shown
 
 
+def test_what_an_earlier_run_has_done_counts_for_no_speed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 1.0, 10.0, 20.0, 21.0, 30.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(clock))
+    with console.progress(1000, "step", "train", 900) as bar:
+        bar.advance(20)
+    assert "train: 920/1,000 step, 2 step/s, 40s left" in capsys.readouterr().out
+    with console.progress(1000, "step", "train") as bar:  # a control: as if all of it had been done now
+        bar.advance(920)
+    assert "train: 920/1,000 step, 92 step/s" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(1.24, "1.2s"), (42, "42s"), (75, "1m15s"), (3700, "1h01m")])
 def test_durations(seconds: float, text: str) -> None:
     assert console.duration(seconds) == text

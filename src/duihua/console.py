@@ -161,9 +161,9 @@ def _metrics_text(metrics: dict[str, Any]) -> str:
 class _PlainProgress:
     """A line now and then, for logs and pipes: done, rate, remaining time."""
 
-    def __init__(self, total: float | None, unit: str, label: str) -> None:
-        self.total, self.unit, self.label = total, unit, label
-        self.done = 0.0
+    def __init__(self, total: float | None, unit: str, label: str, before: float = 0.0) -> None:
+        self.total, self.unit, self.label, self.before = total, unit, label, before
+        self.done = before
         self.metrics: dict[str, Any] = {}
         self.began = self.shown = time.monotonic()
 
@@ -176,7 +176,7 @@ class _PlainProgress:
     def show(self) -> None:
         self.shown = time.monotonic()
         elapsed = self.shown - self.began
-        rate = self.done / elapsed if elapsed > 0 else 0.0
+        rate = (self.done - self.before) / elapsed if elapsed > 0 else 0.0
         text = f"{self.label}: {self.done:,.0f}"
         if self.total is not None:
             text += f"/{self.total:,.0f}"
@@ -203,14 +203,15 @@ class _BarProgress:
 
 
 @contextmanager
-def progress(total: float | None, unit: str, label: str) -> Iterator[Progress]:
-    """Show work of `total` units (None: unknown) with its rate and remaining time while the block runs.
+def progress(total: float | None, unit: str, label: str, before: float = 0.0) -> Iterator[Progress]:
+    """Show work of `total` units (None: unknown) with its rate and remaining time while the block runs. before: units that an
+    earlier run has done; they are shown as done and count for no speed.
 
     On a terminal a bar; elsewhere one plain line every 20 seconds and one at the end.
     """
     stream = _out()
     if _mode.silent or not stream.isatty():
-        plain = _PlainProgress(total, unit, label)
+        plain = _PlainProgress(total, unit, label, before)
         try:
             yield plain
         finally:
@@ -239,4 +240,4 @@ def progress(total: float | None, unit: str, label: str) -> Iterator[Progress]:
         console=Console(file=stream),
         speed_estimate_period=60,
     ) as bar:
-        yield _BarProgress(bar, bar.add_task(label, total=total, metrics=""))
+        yield _BarProgress(bar, bar.add_task(label, total=total, completed=before, metrics=""))

@@ -30,8 +30,18 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-NOT_BUNDLE = ("fingerprint.json", "result.json", "settings.json", "metrics.jsonl", "data.json", ".lock")
-FAMILY_NAMES = re.findall(r"for made in \(([^)]*)\)", (HERE / "families.py").read_text(encoding="utf-8"))[0].split(", ")
+NOT_BUNDLE = (
+    "fingerprint.json",
+    "result.json",
+    "settings.json",
+    "metrics.jsonl",
+    "data.json",
+    "progress.json",
+    ".lock",
+)
+FAMILY_NAMES = re.findall(
+    r"\w+", re.findall(r"for made in \(([^)]*)\)", (HERE / "families.py").read_text(encoding="utf-8"))[0]
+)
 
 
 @dataclass(frozen=True)

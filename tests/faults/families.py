@@ -5,6 +5,7 @@ Read by conftest.py. A new stage that trains gets a line in FAMILIES and a funct
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
@@ -26,9 +27,12 @@ from duihua.models.heads import ScoredDecoder
 from duihua.models.recurrent_config import RecurrentConfig
 from duihua.models.transformer_config import TransformerConfig
 from duihua.stages.configs.classify import ClassifyConfig
+from duihua.stages.configs.dpo import DPOConfig
+from duihua.stages.configs.grpo import GRPOConfig
 from duihua.stages.configs.ppo import PPOConfig
 from duihua.stages.configs.pretrain import PretrainConfig, ShapeConfig
 from duihua.stages.configs.recurrent import RecurrentTrainingConfig
+from duihua.stages.configs.rejection_sampling import RejectionSamplingConfig
 from duihua.stages.configs.reward import RewardConfig
 from duihua.stages.configs.sft import SFTConfig
 from duihua.stages.configs.translate import TranslateConfig
@@ -71,6 +75,10 @@ class Makers:
                 if name.endswith(("output.weight", "down.weight", "head.weight")):
                     weight.copy_(0.1 * torch.randn(weight.shape, generator=generator))
         save_bundle(folder / "policy", decoder, self.tokenizer, ModelCard(title="tiny", stage="sft"))
+        ending = copy.deepcopy(decoder)
+        with torch.no_grad():  # it likes to stop, else none of its replies could be learnt from
+            ending.head.weight[self.tokenizer.im_end_id] = torch.randn(16, generator=generator)
+        save_bundle(folder / "ending", ending, self.tokenizer, ModelCard(title="tiny", stage="sft"))
         judge = ScoredDecoder(decoder).initialise_score(1)
         card = ModelCard(title="tiny", stage="reward")
         save_bundle(folder / "judge", judge, self.tokenizer, card, normalisation=Normalisation(0.0, 1.0))
@@ -81,7 +89,8 @@ class Makers:
         place.mkdir()
         config, inputs, data, rows = FAMILIES[name](self, place)
         settings = place / "settings.yaml"
-        settings.write_text(yaml.safe_dump(to_mapping(config)), encoding="utf-8")
+        stated = changed(to_mapping(config), to_mapping(type(config)()))
+        settings.write_text(yaml.safe_dump(stated), encoding="utf-8")
         words = [name, "--config", str(settings), "--threads", "1", "--seed", "3", "--data", str(self.folder / "home")]
         for role, bundle in inputs.items():
             words += ["--input", f"{role}={self.folder / bundle}"]
@@ -108,6 +117,18 @@ class Makers:
             for i in range(70)
         ]
         return _written(place / "preferences.jsonl", lines, "preferences")
+
+
+def changed(settings: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    """What of `settings` is not as by default: reading all of it would take a tenth of a run's time."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict) and isinstance(plain.get(name), dict):
+            if inner := changed(value, plain[name]):
+                found[name] = inner
+        elif name not in plain or value != plain[name]:
+            found[name] = value
+    return found
 
 
 def _written(path: Path, lines: list[dict[str, Any]], kind: Any, **more: Any) -> SourceConfig:
@@ -145,7 +166,7 @@ def sft(makers: Makers, place: Path) -> Made:
     source = makers.conversations(place)
     trainer = dataclasses.replace(TRAINER, evaluate_every=6, keep_best="heldout_loss", end_with="best")
     config = SFTConfig(
-        sources=(source,), batch_tokens=48 * 4, micro_batch_tokens=48 * 4, steps=36, reply_tokens=4, samples=2,
+        sources=(source,), batch_tokens=48 * 4, micro_batch_tokens=48 * 4, steps=24, reply_tokens=4, samples=2,
         heldout_conversations=4, trainer=trainer,
     )  # fmt: skip
     return config, {"policy": "policy"}, Path(source.path), 4
@@ -167,11 +188,43 @@ def ppo(makers: Makers, place: Path) -> Made:
     """A rollout, and four updates on it, some times."""
     source = makers.conversations(place)
     config = PPOConfig(
-        sources=(source,), train_prompts=24, heldout_prompts=4, prompt_tokens=40, reply_tokens=4, iterations=6,
+        sources=(source,), train_prompts=24, heldout_prompts=4, prompt_tokens=40, reply_tokens=4, iterations=4,
         rollout_prompts=8, epochs=3, minibatches=2, micro_batch=4, samples=1, slots=8, kl_target=1.0, optimizer=ADAM,
         trainer=TRAINER,
     )  # fmt: skip
     return config, {"policy": "policy", "reward": "judge"}, Path(source.path), 4
+
+
+def dpo(makers: Makers, place: Path) -> Made:
+    """Samples replies, asks the reference, then learns from pairs; a row for each, so that a micro-batch has four."""
+    preferences, conversations = makers.preferences(place), makers.conversations(place)
+    config = DPOConfig(
+        preferences=(preferences,), conversations=(conversations,), sampled_pairs=16, sampled_candidates=1,
+        heldout_sampled_pairs=2, reply_tokens=4, batch_pairs=4, row_tokens=1, micro_batch_tokens=48 * 4, heldout_prompts=4,
+        prompt_tokens=40, samples=1, optimizer=ADAM, trainer=TRAINER,
+    )  # fmt: skip
+    return config, {"policy": "policy", "reward": "judge"}, Path(preferences.path), 4
+
+
+def grpo(makers: Makers, place: Path) -> Made:
+    """Groups of two replies, and six updates on each rollout."""
+    source = makers.conversations(place)
+    config = GRPOConfig(
+        sources=(source,), train_prompts=24, heldout_prompts=4, prompt_tokens=40, reply_tokens=4, iterations=4,
+        rollout_prompts=4, group=2, epochs=3, minibatches=2, micro_batch=4, samples=1, slots=8, optimizer=ADAM,
+        trainer=TRAINER,
+    )  # fmt: skip
+    return config, {"policy": "policy", "reward": "judge"}, Path(source.path), 4
+
+
+def rejection_sampling(makers: Makers, place: Path) -> Made:
+    """Samples and judges first, then fine-tunes on what is best."""
+    source = makers.conversations(place)
+    config = RejectionSamplingConfig(
+        sources=(source,), candidates=3, train_prompts=40, heldout_prompts=4, prompt_tokens=40, reply_tokens=4, samples=1,
+        batch_tokens=48 * 4, micro_batch_tokens=48 * 4, epochs=3, optimizer=ADAM, trainer=TRAINER,
+    )  # fmt: skip
+    return config, {"policy": "ending", "reward": "judge"}, Path(source.path), 4
 
 
 def classify(makers: Makers, place: Path) -> Made:
@@ -179,7 +232,7 @@ def classify(makers: Makers, place: Path) -> Made:
     lines = [{"text": f"{WORDS[i % 4]} {i} {WORDS[7 + i % 3]}", "label": WORDS[7 + i % 3]} for i in range(100)]
     source = _written(place / "labelled.jsonl", lines, "labelled", language="en")
     config = ClassifyConfig(
-        source=source, epochs=3, batch=8, micro_batch=8, optimizer=ADAM,
+        source=source, epochs=2, batch=8, micro_batch=8, optimizer=ADAM,
         trainer=dataclasses.replace(TRAINER, evaluate_every=9),
     )  # fmt: skip
     return config, {"policy": "policy"}, Path(source.path), 8
@@ -205,5 +258,10 @@ def translate(makers: Makers, place: Path) -> Made:
 
 
 FAMILIES: Mapping[str, Callable[[Makers, Path], Made]] = MappingProxyType(
-    {made.__name__: made for made in (pretrain, recurrent, sft, reward, ppo, classify, translate)}
-)
+    {
+        made.__name__: made
+        for made in (
+            pretrain, recurrent, sft, reward, ppo, dpo, grpo, rejection_sampling, classify, translate
+        )
+    }
+)  # fmt: skip

@@ -12,8 +12,11 @@ number of the signal that ended it), the seconds, and the number of file events.
 from __future__ import annotations
 
 import ctypes
+import gc
+import importlib
 import json
 import os
+import pkgutil
 import resource
 import signal
 import sys
@@ -208,16 +211,31 @@ def waited(process: int, request: dict[str, Any]) -> int:
         time.sleep(0.002)
 
 
-if __name__ == "__main__":
-    import pydantic  # noqa: F401  # what a command imports on its way
+def prepare() -> None:
+    """Import everything that a command imports on its way, and keep the garbage collector of a fork away from it, which would
+    copy whatever it looks at."""
     import torch
     import torch._dynamo
 
+    import duihua.data
+    import duihua.report
+    from duihua.cli.main import VERBS
+    from duihua.config import build
     from duihua.stages import STAGES
 
     torch.set_num_threads(1)
+    for package in (duihua.data, duihua.report):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(found.name)
     for stage in STAGES.values():
-        stage.config_class()
-        __import__(stage.module)
+        importlib.import_module(stage.module)
+        importlib.import_module(VERBS[stage.name][0])
+        build(stage.config_class(), {}, "")
+    gc.collect()
+    gc.freeze()
+
+
+if __name__ == "__main__":
+    prepare()
     print("ready", flush=True)
     serve()

@@ -68,10 +68,11 @@ def test_too_little_memory_halves_the_micro_batch_and_changes_nothing_that_is_le
     most = 3 if name == "translate" else 2  # its batches are so many tokens: a later one can have more rows
     assert ended.said.count("the step is done again in") <= most, "once the size is found, it is kept"
     if name not in ("classify", "translate", "recurrent"):  # these draw dropout, and draw it for other rows then
-        mine, theirs = (losses(run)[: 2 if name == "ppo" else None] for run in (output, calm))
+        mine, theirs = (losses(run)[: 2 if name in ("ppo", "grpo") else None] for run in (output, calm))
         assert mine == pytest.approx(theirs, rel=1e-3)  # numbers added in another order, through all steps
     assert result(output)["steps"] == lab.steps(name)
-    assert result(output).get("tokens") == result(calm).get("tokens")
+    if name != "dpo":  # whose pairs are laid out anew, with fewer pads
+        assert result(output).get("tokens") == result(calm).get("tokens")
     lab.survived("memory", name)
 
 

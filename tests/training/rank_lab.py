@@ -289,8 +289,53 @@ def part(folder: Path, until: int) -> dict[str, list[float]]:
     return {kind: go_on(kind, folder / "resumed", until, **changes) for kind, changes in RESUMED}
 
 
+STAGES = ("dpo", "grpo", "rejection_sampling")
+"""Run whole, as commands: what is before and after their training is spread over ranks too."""
+SHARDED_STAGE = "dpo"
+
+
+def stage(argv: Sequence[str], output: Path, *more: str, gradients: type[Gradients] = Gradients) -> dict[str, Any]:
+    """Run a stage's command here; the losses of its steps and some figures of its result (both empty where another rank has
+    them)."""
+    from duihua.cli.main import main as command
+    from duihua.training import trainer as module
+
+    before, module.Gradients = module.Gradients, gradients  # type: ignore[misc]
+    try:
+        code = command([*argv, "--output", str(output), "--set", "trainer.log_every=1", *more])
+    finally:
+        module.Gradients = before  # type: ignore[misc]
+    assert code == 0, code
+    metrics, result = output / "metrics.jsonl", output / "result.json"
+    if not current().first or not result.is_file():
+        return {}
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    found = json.loads(result.read_text(encoding="utf-8"))["metrics"]
+    figures = {name: found.get(name) for name in ("steps", "skipped_steps", "kept", "pairs")}
+    return {"losses": [line["loss"] for line in lines], "figures": figures}
+
+
+def stages(out: Path, ports: Iterator[str]) -> dict[str, Any]:
+    """Every stage of STAGES on these ranks, right, with each rank's own gradient, and one with its weights spread."""
+    found: dict[str, Any] = {}
+    for name in STAGES:
+        argv = json.loads((out / "families.json").read_text(encoding="utf-8"))[name]
+        os.environ["MASTER_PORT"] = next(ports)
+        found[name] = stage(argv, out / "stages" / name)
+        os.environ["MASTER_PORT"] = next(ports)
+        found[f"own part {name}"] = stage(argv, out / "wrong" / name, gradients=OwnPart)
+        if name == SHARDED_STAGE:
+            os.environ["MASTER_PORT"] = next(ports)
+            found[f"sharded {name}"] = stage(argv, out / "sharded" / name, "--set", "trainer.sharding=full")
+    return found
+
+
+PORTS = 2 + 2 * len(STAGES) + 1
+
+
 def main(out: Path, ports: list[str]) -> None:
-    """Two ranks for all cases and the first part, the first rank alone for the second, two ranks for the last."""
+    """Two ranks for all cases and the first part, the first rank alone for the second, two ranks for the last and the
+    stages."""
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     number = int(os.environ["RANK"])
@@ -304,6 +349,7 @@ def main(out: Path, ports: list[str]) -> None:
     with joined("cpu"):
         last = part(out, 24)
     found["resumed"] = {kind: first[kind] + middle.get(kind, []) + last[kind] for kind in first}
+    found |= stages(out, iter(ports[2:]))
     (out / f"rank{number}.json").write_text(json.dumps(found))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -53,11 +54,18 @@ class Found:
     def difference(self, one: Any, other: Any) -> float:
         return max(lab.differences(one, other))
 
+    def apart(self, one: list[float], other: list[float]) -> float:
+        return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
     folder = tmp_path_factory.mktemp("ranks")
-    ports = free_ports(2)
+    ports = free_ports(lab.PORTS)
+    (folder / "families").mkdir()
+    makers = runpy.run_path(str(HERE.parent / "faults" / "families.py"))["Makers"](folder / "families")
+    families = {name: list(makers.make(name).arguments) for name in lab.STAGES}
+    (folder / "families.json").write_text(json.dumps(families), encoding="utf-8")
     common = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(HERE / "rank_lab.py"), str(folder), *map(str, ports)]
     processes = [
@@ -72,6 +80,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
             kind: lab.curve(lab.trainer(kind, folder / "alone" / "resumed", **changes), 24)
             for kind, changes in lab.RESUMED
         }
+        alone |= {name: lab.stage(families[name], folder / "alone" / "stages" / name) for name in lab.STAGES}
         said = [process.communicate(timeout=500)[1] for process in processes]
         assert [process.returncode for process in processes] == [0, 0], "\n".join(said)[-3000:]
         yield Found(alone, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)])
@@ -88,6 +97,23 @@ def test_two_ranks_give_the_curve_of_one(found: Found, kind: str) -> None:
     assert abs(alone[-1] - alone[0]) > 0.1, "something is learnt"
     assert ranks[0] == ranks[1], "every rank knows the loss of all"
     assert found.difference(alone, ranks[0]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", lab.STAGES)
+def test_a_whole_stage_on_two_ranks_learns_what_it_learns_on_one(found: Found, name: str) -> None:
+    """From the pairs, rollouts or candidates that its ranks sample and judge in parts to the result."""
+    alone, both = found.alone[name], found.ranks[0][name]
+    assert found.ranks[1][name] == {}, "one rank keeps the folder"
+    assert alone["figures"] == both["figures"] and alone["figures"]["skipped_steps"] == 0
+    assert len(alone["losses"]) == alone["figures"]["steps"] > 14
+    scale = max(abs(loss) for loss in alone["losses"])  # GRPO's own loss is about 0, since advantages are
+    assert found.apart(alone["losses"], both["losses"]) < TOLERANCE * scale
+    assert found.apart(alone["losses"], found.ranks[0][f"own part {name}"]["losses"]) > 100 * TOLERANCE * scale
+
+
+def test_dpo_learns_the_same_with_its_weights_spread(found: Found) -> None:
+    name = lab.SHARDED_STAGE
+    assert found.difference(found.alone[name]["losses"], found.ranks[0][f"sharded {name}"]["losses"]) < TOLERANCE
 
 
 @pytest.mark.parametrize("wrong", ["mean_of_means", "own_part"])

@@ -15,27 +15,22 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from duihua import console
 from duihua.engine.randomness import sample_seed
 from duihua.evaluation.intervals import PairedMean, paired_mean
 from duihua.evaluation.repetition import repetition_rate
 from duihua.models.decoder import Decoder
 from duihua.stages.actor_critic import ReplyBatch, reply_log_probabilities
-from duihua.stages.replies import Prompt, Reply, Scorer, engine_sampler
+from duihua.stages.replies import Prompt, Reply, ReplySettings, Scorer, engine_sampler
 from duihua.text.tokenizer import Tokenizer
 
 HELD_OUT_ITERATION = 2**31
 """Stands for the iteration in the seeds of held-out replies: no rollout has it."""
 
 
-class ReplySettings(Protocol):
+class ComparisonSettings(ReplySettings, Protocol):
     """What a stage's config must say for its policy to be compared."""
 
-    @property
-    def reply_tokens(self) -> int: ...
-    @property
-    def temperature(self) -> float: ...
-    @property
-    def slots(self) -> int: ...
     @property
     def micro_batch(self) -> int: ...
     @property
@@ -131,7 +126,7 @@ def compare(
     scorer: Scorer,
     prompts: Sequence[Prompt],
     tokenizer: Tokenizer,
-    config: ReplySettings,
+    config: ComparisonSettings,
     *,
     seed: int,
     kl_coefficient: float | None = None,
@@ -174,7 +169,7 @@ def log_ratios(
     prompts: Sequence[Prompt],
     replies: Sequence[Reply],
     pad_id: int,
-    config: ReplySettings,
+    config: ComparisonSettings,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """log pi(reply | prompt) - log pi_ref(reply | prompt) for each reply, (n,), in nats."""
@@ -191,3 +186,20 @@ def log_ratios(
             )
         parts.append(difference_br.sum(dim=1).cpu())
     return torch.cat(parts)
+
+
+def show_comparison(stage: str, compared: Comparison) -> None:
+    """The comparison as a table on the console."""
+    before, after = compared.before, compared.after
+    console.table(
+        f"{stage}: {compared.gain.n} held-out prompts",
+        ["", "before", "after"],
+        [
+            ["reward", before.reward, after.reward],
+            ["KL from the reference (nats)", 0.0, compared.kl],
+            ["replies that ended", before.eos_rate, after.eos_rate],
+            ["length (tokens)", before.length, after.length],
+            ["repeated 4-grams", before.repetition, after.repetition],
+        ],
+    )
+    console.say(f"reward gain {compared.gain.value:+.3f} +- {compared.gain.standard_error:.3f} (paired standard error)")

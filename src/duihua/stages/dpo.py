@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +26,22 @@ from torch import Tensor, nn
 from duihua import console
 from duihua.data.records import LeftOut
 from duihua.data.source import Source
-from duihua.errors import ConfigError, DataError
+from duihua.errors import ConfigError
 from duihua.files import sha256_file, sha256_json, write_atomic
 from duihua.models.bundle import Bundle, ModelCard, load_bundle, merge_terms, save_bundle
 from duihua.models.decoder import Decoder
 from duihua.nn.lora import add_lora
 from duihua.stages.actor_critic import freeze, switch_off_dropout
-from duihua.stages.comparison import compare
+from duihua.stages.comparison import compare, show_comparison
 from duihua.stages.configs.dpo import DPOConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.dpo_math import preference_loss
 from duihua.stages.dpo_measures import measure, show
-from duihua.stages.grpo import show_comparison
 from duihua.stages.judging import check_context, check_tokenizers, choose_prompts
 from duihua.stages.low_rank import finish_lora
 from duihua.stages.preference_rows import Tree, TreeBatches, all_log_probabilities, side_log_probabilities, tree_of
+from duihua.stages.prepared_pairs import prepare_pairs
 from duihua.stages.pretrain import source_terms
-from duihua.stages.prompts import open_sources
-from duihua.stages.replies import engine_sampler, sampled_in_parts
-from duihua.stages.reward_pairs import PairData, PairMaker
 from duihua.stages.scoring import reward_scorer
 from duihua.text.chat_template import ChatTemplate
 from duihua.training.precision import autocast, compute_dtype
@@ -110,11 +107,12 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
     template = ChatTemplate(tokenizer)
     length = min(config.length or network.config.context, network.config.context)
     if length < 4:
-        raise ConfigError(f"must leave room for a prompt and a reply, found {length}", where="dpo.length")
-    judged = open_sources(config.preferences, context.data_directory, "preferences", "dpo.preferences")
-    conversations = open_sources(config.conversations, context.data_directory, "conversations", "dpo.conversations")
-    weights = sha256_file(bundle.directory / "model.safetensors")
-    data = make_pairs(config, context, bundle, length, weights, judged, conversations, dtype)
+        raise ConfigError(
+            f"must leave room for a prompt and a reply, found {length}",
+            where="dpo.length",
+            remedy="Raise length, or start from a model with a longer context",
+        )
+    data, judged, conversations = prepare_pairs("dpo", config, context, bundle, length, dtype)
     trees, heldout = [tree_of(pair) for pair in data.train], [tree_of(pair) for pair in data.heldout]
     switch_off_dropout(network)
     network.eval()
@@ -123,14 +121,9 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
         with autocast(dtype, context.device):
             return all_log_probabilities(network, of, config.row_tokens, config.micro_batch_tokens, tokenizer.pad_id)
 
+    weights = sha256_file(bundle.directory / "model.safetensors")
     key = sha256_json([weights, str(dtype), [[tree.prompt, tree.chosen, tree.rejected] for tree in [*trees, *heldout]]])
-    reference = kept_reference(context.directory / REFERENCE_FILE, key, len(trees) + len(heldout))
-    if reference is None:
-        console.say(f"dpo: the reference reads {len(trees) + len(heldout):,} pairs, once")
-        reference = log_probabilities([*trees, *heldout])
-        if current().first:
-            kept = save({"log_probabilities": reference}, metadata={"key": key})
-            write_atomic(context.directory / REFERENCE_FILE, kept)
+    reference = reference_of([*trees, *heldout], log_probabilities, context.directory / REFERENCE_FILE, key)
     if config.lora:
         add_lora(network, config.lora, context.seed)
     batches = TreeBatches(
@@ -167,6 +160,7 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
         "tokens": trained.tokens,
         "tokens_per_second": trained.tokens_per_second,
         "loss": trained.loss,
+        "skipped_steps": trained.skipped_steps,
         "last_update": trained.last_metrics,
         **measured,
         **compared_replies(config, context, bundle, judge, conversations, template, dtype),
@@ -191,44 +185,20 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
     return result
 
 
-def make_pairs(
-    config: DPOConfig,
-    context: StageContext,
-    bundle: Bundle,
-    length: int,
-    weights: str,
-    judged: Sequence[Source],
-    conversations: Sequence[Source],
-    dtype: torch.dtype | None,
-) -> PairData:
-    """The pairs of both splits as the reward stage makes them; what is used and left out is said. DataError for none."""
-    sample = sampled_in_parts(
-        engine_sampler(
-            bundle.policy,
-            bundle.tokenizer,
-            reply_tokens=config.reply_tokens,
-            temperature=config.temperature,
-            slots=config.slots,
-            dtype=dtype,
-        )
-    )
-    key = sha256_json([weights, bundle.tokenizer.fingerprint, config.reply_tokens, config.temperature, str(dtype)])
-    folder = context.directory / "replies"
-    maker = PairMaker(config.pairs, ChatTemplate(bundle.tokenizer), length, sample, folder, key, context.seed)
-    made_from = conversations if config.sampled_pairs or config.off_topic_pairs else []
-    data = maker.make(judged, made_from)
-    counts = data.counts()
-    console.say(f"dpo: training pairs {json.dumps(counts['train'])}, held-out pairs {json.dumps(counts['heldout'])}")
-    for split, left_out in data.left_out.items():
-        for reason, count in [*left_out.counts.most_common(), *data.cut[split].counts.most_common()]:
-            console.say(f"dpo: {split}: {count} x {reason}")
-    if not data.train:
-        raise DataError(
-            "there is no pair to learn from", where="dpo", remedy="Add sources, or raise length or reply_tokens"
-        )
-    if not data.heldout:
-        console.warn("dpo: no pair is held out, so nothing is measured on unseen ones")
-    return data
+def reference_of(
+    trees: Sequence[Tree], log_probabilities: Callable[[Sequence[Tree]], Tensor], path: Path, key: str
+) -> Tensor:
+    """What the policy says of both sides of all trees before the first step, (n, 2): read from `path`, or worked out and kept
+    there under `key`. Of several ranks the first one reads and writes, and all have the same numbers."""
+    ranks = current()
+    kept = ranks.share_state(kept_reference(path, key, len(trees)) if ranks.first else None)
+    if kept is not None:
+        return torch.as_tensor(kept)
+    console.say(f"dpo: the reference reads {len(trees):,} pairs, once")
+    reference = log_probabilities(trees)
+    if ranks.first:
+        write_atomic(path, save({"log_probabilities": reference}, metadata={"key": key}))
+    return reference
 
 
 def kept_reference(path: Path, key: str, pairs: int) -> Tensor | None:

@@ -7,7 +7,7 @@ long, are left out here and counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,22 +37,25 @@ FEWEST_PROMPTS = 4
 
 @dataclass(frozen=True)
 class Judge:
-    """scorer: judges replies. bundle: the reward model, where it is one. problem: why it cannot judge replies to a prompt."""
+    """scorer: judges replies. bundle: the reward model, where it is one. rules: what is worked out, where that judges. problem:
+    why it cannot judge replies to a prompt, None where it judges all."""
 
     scorer: Scorer
     bundle: Bundle | None = None
-    problem: Callable[[Exchange], str] = lambda _: ""
+    rules: Sequence[RuleConfig] = ()
+    problem: Callable[[Exchange], str] | None = None
 
 
 def make_judge(
     stage: str,
-    rules: Sequence[RuleConfig],
+    rules: Sequence[RuleConfig] | None,
     context: StageContext,
     tokenizer: Tokenizer,
     dtype: torch.dtype | None,
     reward: Rule | None = None,
 ) -> Judge:
-    """The Python rule `reward` if given, else `rules` if there are any, else the input "reward".
+    """The Python rule `reward` if given, else `rules` if there are any, else the input "reward". rules: None for a stage that
+    knows none.
 
     Raises ConfigError where there is none of the three, BundleError for a reward model with another tokenizer.
     """
@@ -61,14 +64,14 @@ def make_judge(
     if rules:
         if "reward" in context.inputs:
             console.say(f"{stage}: the rules judge the replies; the reward model is not read")
-        return Judge(verifiable_scorer(rules, tokenizer), problem=cannot_judge(rules))
-    if "reward" not in context.inputs:
+        return Judge(verifiable_scorer(rules, tokenizer), rules=rules, problem=cannot_judge(rules))
+    if rules is not None and "reward" not in context.inputs:
         raise ConfigError(
             "there is nothing that judges the replies",
             where=stage,
             remedy="Give a reward model as the input `reward`, or set rules, such as rules: [{kind: arithmetic}]",
         )
-    bundle = load_bundle(context.inputs["reward"], context.device)
+    bundle = load_bundle(context.input("reward"), context.device)
     check_tokenizers(tokenizer, bundle)
     return Judge(reward_scorer(bundle, dtype=dtype), bundle)
 
@@ -163,3 +166,12 @@ def rules_table(
             for rule in rules
         ]
     }
+
+
+def say_rule(stage: str, rule: Mapping[str, Any]) -> None:
+    """A row of `rules_table` on the console: how many likeliest replies pass a rule, before and after."""
+    before, after = rule["before"], rule["after"]
+    console.say(
+        f"{stage}: {rule['kind']}: {before['value']:.1%} of the likeliest replies pass before, {after['value']:.1%} after "
+        f"(95 % interval {after['low']:.1%} to {after['high']:.1%}, {after['n']} held-out prompts)"
+    )

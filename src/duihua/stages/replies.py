@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ from duihua.data.records import Message
 from duihua.engine.engine import Engine
 from duihua.engine.settings import SamplingSettings, require_plain
 from duihua.errors import DuihuaError
-from duihua.files import read_json, sha256_json, write_json
+from duihua.files import read_json, sha256_file, sha256_json, write_json
+from duihua.models.bundle import Bundle
 from duihua.models.decoder import Decoder
 from duihua.text.tokenizer import Tokenizer
 from duihua.training.ranks import current
@@ -40,6 +41,17 @@ class Prompt:
     source: str = ""
     language: str = ""
     answer: str = ""
+
+
+class ReplySettings(Protocol):
+    """What a stage's config must say for its policy to answer."""
+
+    @property
+    def reply_tokens(self) -> int: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def slots(self) -> int: ...
 
 
 class Reply(NamedTuple):
@@ -86,6 +98,26 @@ def engine_sampler(
         return replies
 
     return sample
+
+
+def sampler_of(policy: Bundle, settings: ReplySettings, dtype: torch.dtype | None = None) -> Sampler:
+    """The sampler of a stage, whose ranks draw a part each. Its present weights answer, not those that it was loaded with."""
+    return sampled_in_parts(
+        engine_sampler(
+            policy.policy,
+            policy.tokenizer,
+            reply_tokens=settings.reply_tokens,
+            temperature=settings.temperature,
+            slots=settings.slots,
+            dtype=dtype,
+        )
+    )
+
+
+def replies_key(policy: Bundle, settings: ReplySettings, dtype: torch.dtype | None = None) -> str:
+    """A hash of all that the replies of a stored bundle depend on, prompts and seeds aside: the key of `stored_replies`."""
+    weights = sha256_file(policy.directory / "model.safetensors")
+    return sha256_json([weights, policy.tokenizer.fingerprint, settings.reply_tokens, settings.temperature, str(dtype)])
 
 
 def sampled_in_parts(sample: Sampler) -> Sampler:

@@ -8,7 +8,6 @@ scale of the reward are set afterwards: mean 0 and standard deviation 1 over rep
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -20,18 +19,17 @@ from torch import Tensor, nn
 from duihua import console
 from duihua.data.pairs import Exchange
 from duihua.errors import DataError
-from duihua.files import sha256_file, sha256_json
 from duihua.models.bundle import ModelCard, Normalisation, load_bundle, merge_terms, save_bundle
 from duihua.models.heads import ScoredDecoder
 from duihua.nn.lora import add_lora, merge_lora
 from duihua.stages.configs.reward import RewardConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.pair_batches import PairBatches
+from duihua.stages.prepared_pairs import prepare_pairs
 from duihua.stages.pretrain import source_terms
-from duihua.stages.prompts import encode_pair_side, open_sources
-from duihua.stages.replies import engine_sampler, sampled_in_parts
+from duihua.stages.prompts import encode_pair_side
 from duihua.stages.reward_measures import Scores, length_statistics, measure
-from duihua.stages.reward_pairs import PairData, PairMaker, nothing_to_learn
+from duihua.stages.reward_pairs import PairData
 from duihua.stages.reward_probes import probe
 from duihua.stages.scoring import end_scores, score_rows
 from duihua.text.chat_template import ChatTemplate
@@ -77,27 +75,10 @@ def run(config: RewardConfig, context: StageContext) -> StageResult:
     policy = load_bundle(context.input("policy"), context.device)
     template = ChatTemplate(policy.tokenizer)
     length = min(config.length or policy.config.context, policy.config.context)
-    judged = open_sources(config.preferences, context.data_directory, "preferences", "reward.preferences")
-    conversations = open_sources(config.conversations, context.data_directory, "conversations", "reward.conversations")
-
-    sample = sampled_in_parts(
-        engine_sampler(
-            policy.policy,
-            policy.tokenizer,
-            reply_tokens=config.reply_tokens,
-            temperature=config.temperature,
-            slots=config.slots,
-            dtype=dtype,
-        )
-    )
-    weights = sha256_file(policy.directory / "model.safetensors")
-    key = sha256_json([weights, policy.tokenizer.fingerprint, config.reply_tokens, config.temperature, str(dtype)])
-    maker = PairMaker(config, template, length, sample, context.directory / "replies", key, context.seed)
-    data = maker.make(judged, conversations)
-    say_counts(data)
-    if not data.train:
-        raise nothing_to_learn(data.left_out["train"])
-
+    data, judged, conversations = prepare_pairs(
+        "reward", config, context, policy, length, dtype,
+        normalising=config.normalisation_samples, verifying=config.verification_samples,
+    )  # fmt: skip
     decoder = policy.policy
     decoder.head.weight = decoder.embedding.weight  # the token head is never read again: store and step one matrix less
     network = ScoredDecoder(decoder).initialise_score(context.seed)
@@ -166,17 +147,6 @@ def run(config: RewardConfig, context: StageContext) -> StageResult:
     result = StageResult(context.directory, metrics)
     result.save(context.directory)
     return result
-
-
-def say_counts(data: PairData) -> None:
-    """What there is to learn from and what was left out, on the console."""
-    counts = data.counts()
-    console.say(f"reward: training pairs {json.dumps(counts['train'])}, held-out pairs {json.dumps(counts['heldout'])}")
-    for split, left_out in data.left_out.items():
-        for reason, count in left_out.counts.most_common():
-            console.say(f"reward: left out of {split}: {count} x {reason}")
-        for reason, count in data.cut[split].counts.most_common():
-            console.say(f"reward: {split}: {count} x {reason}")
 
 
 def normalise(scores_of: Scores, data: PairData) -> tuple[Normalisation, dict[str, Any]]:

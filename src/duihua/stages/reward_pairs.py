@@ -12,16 +12,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from duihua.data.pairs import Exchange, off_topic_pairs, sampled_pairs, shuffled
+from duihua.data.pairs import Exchange, in_half, off_topic_pairs, sampled_pairs, shuffled
 from duihua.data.preference_sets import distinct, without_leaks
 from duihua.data.records import LeftOut, Preference, Split
 from duihua.data.source import Source
 from duihua.engine.randomness import sample_seed
 from duihua.errors import DataError
-from duihua.stages.configs.reward import RewardConfig
+from duihua.stages.configs.pairs import PairsConfig
 from duihua.stages.prompts import (
     draw_exchanges,
     encode_pair_side,
+    ends_of,
     exchange_order,
     make_prompt,
     preferences,
@@ -33,6 +34,7 @@ from duihua.text.chat_template import ChatTemplate
 from duihua.text.tokenizer import Tokenizer
 
 KINDS = ("human", "sampled", "off_topic")
+OTHER_HALF = "prompt of the other half"
 
 
 @dataclass(frozen=True)
@@ -122,21 +124,24 @@ class PairMaker:
 
     def __init__(
         self,
-        config: RewardConfig,
+        config: PairsConfig,
         template: ChatTemplate,
         length: int,
         sample: Sampler,
         folder: Path,
         key: str,
         seed: int,
+        stage: str = "reward",
     ) -> None:
         require_stop_token(template, "the chat template of the policy")
         self.config, self.template, self.length, self.seed = config, template, length, seed
         self.tokenizer: Tokenizer = template.tokenizer
-        self.sample, self.folder, self.key = sample, folder, key
+        self.sample, self.folder, self.key, self.stage = sample, folder, key, stage
 
-    def make(self, judged: Sequence[Source], conversations: Sequence[Source]) -> PairData:
-        """Pairs of all kinds for both splits, and the replies for the normalisation.
+    def make(
+        self, judged: Sequence[Source], conversations: Sequence[Source], normalising: int = 0, verifying: int = 0
+    ) -> PairData:
+        """Pairs of all kinds for both splits, and so many replies for the normalisation of a reward and for its check.
 
         The held-out judged pairs are read first: a training pair that gives one of them away is left out. Raises DataError
         before anything is sampled where the judged pairs give none to learn from and there are no conversations.
@@ -147,21 +152,26 @@ class PairMaker:
         known = without_leaks(self.judged(judged, "train", data), held, data.left_out["train"])
         data.heldout, data.train = self._encoded(held, "heldout", data), self._encoded(known, "train", data)
         if not data.train and not conversations:
-            raise nothing_to_learn(data.left_out["train"])
+            raise nothing_to_learn(data.left_out["train"], self.stage)
         if conversations:
-            wanted = [config.sampled_pairs, config.normalisation_samples, config.verification_samples]
+            wanted = [config.sampled_pairs, normalising, verifying]
             pool = self._pool(conversations, "train", sum(wanted), data.left_out["train"])
             # Shuffled, since a source that is used up is missing at the end of the pool: the parts must be alike. With
             # another seed than the pool was drawn by, or a source of which little was drawn would all come first.
-            for_pairs, normalising, verifying = share_out(shuffled(pool, self.seed + 1), wanted)
+            for_pairs, to_normalise, to_verify = share_out(shuffled(pool, self.seed + 1), wanted)
             data.train += self._made(for_pairs, config.off_topic_pairs, "train", data.left_out["train"])
-            data.normalising, data.verifying = self._rows(normalising, "normalise"), self._rows(verifying, "verify")
+            data.normalising, data.verifying = self._rows(to_normalise, "normalise"), self._rows(to_verify, "verify")
             self.held_out(conversations, data)
         return data
 
     def judged(self, sources: Sequence[Source], split: Split, data: PairData) -> list[Preference]:
         """The judged pairs of a split, each once."""
         records = [record for source in sources for record in preferences(source, split)]
+        if split == "train":
+            for record in records:
+                if not in_half(record.prompt, self.config.half):
+                    data.left_out[split].add(OTHER_HALF, record.source)
+            records = [record for record in records if in_half(record.prompt, self.config.half)]
         for source in sources:
             for reason, count in source.left_out.counts.items():
                 data.left_out[split].add(reason, source.left_out.first_place[reason], count)
@@ -203,11 +213,17 @@ class PairMaker:
         """Exchanges whose prompt leaves room for a reply and whose reply could have been sampled within the limit."""
 
         def problem(exchange: Exchange) -> str:
-            ids, reply = encode_pair_side(exchange.prompt, exchange.reply, self.template)
-            if reply > self.config.reply_tokens:
-                return f"person's reply longer than {self.config.reply_tokens} tokens"
-            too_long = len(ids) - reply + self.config.reply_tokens + 1 > self.length
-            return f"prompt leaves no room for {self.config.reply_tokens} tokens" if too_long else ""
+            if split == "train" and not in_half(exchange.prompt, self.config.half):
+                return OTHER_HALF
+            for part in ends_of(
+                exchange.prompt
+            ):  # the end of a long conversation is enough to refuse it, and soon encoded
+                ids, reply = encode_pair_side(part, exchange.reply, self.template)
+                if reply > self.config.reply_tokens:
+                    return f"person's reply longer than {self.config.reply_tokens} tokens"
+                if len(ids) - reply + self.config.reply_tokens + 1 > self.length:
+                    return f"prompt leaves no room for {self.config.reply_tokens} tokens"
+            return ""
 
         order = exchange_order(sources, self.config.conversations, split, self.seed, left_out, self.config.turns)
         return draw_exchanges(order, count, problem, left_out)
@@ -252,16 +268,12 @@ class PairMaker:
         return rows
 
 
-def _split(name: str) -> Split:
-    return "train" if name == "train" else "heldout"
-
-
-def nothing_to_learn(left_out: LeftOut) -> DataError:
+def nothing_to_learn(left_out: LeftOut, stage: str) -> DataError:
     """What is raised where no pair is left, naming what most of them were left out for."""
     most = left_out.counts.most_common(1)
     why = f": {most[0][1]} x {most[0][0]}" if most else ""
     return DataError(
-        f"there is no pair to learn from{why}", where="reward", remedy="Add sources, or raise length or reply_tokens"
+        f"there is no pair to learn from{why}", where=stage, remedy="Add sources, or raise length or reply_tokens"
     )
 
 

@@ -13,22 +13,16 @@ stops. One rollout is: Ouyang et al. 2022, section 3.5; Huang et al. 2024, detai
 from __future__ import annotations
 
 import contextlib
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from duihua import console
 from duihua.data.halves import halve_rows
-from duihua.data.pairs import stable_number
 from duihua.engine.randomness import sample_seed
 from duihua.errors import TrainingError
-from duihua.evaluation.repetition import repetition_rate
-from duihua.files import write_json
 from duihua.models.decoder import Decoder
 from duihua.stages.actor_critic import Actor, ActorCritic, ReplyBatch, reply_log_probabilities
 from duihua.stages.configs.grpo import GRPOConfig
@@ -42,66 +36,16 @@ from duihua.stages.ppo_math import (
     penalise_missing_end,
     whiten,
 )
+from duihua.stages.prompt_order import order_of_prompts, permutation
 from duihua.stages.replies import Prompt, Reply, Sampler, Scorer
+from duihua.stages.rollout_figures import ROLLOUT_METRICS, Credit, Judged, reply_figures, show_rollout
 from duihua.text.tokenizer import Tokenizer
 from duihua.training.ranks import current
 
 Batch = dict[str, Tensor]
 
-ROLLOUT_METRICS = (
-    "reward",
-    "score",
-    "gold_score",
-    "kl",
-    "kl_coefficient",
-    "entropy",
-    "explained_variance",
-    "eos_rate",
-    "length",
-    "repetition",
-    "sampler_difference",
-    "iteration",
-)
-"""What is logged of each rollout. score: the reward model's, normalised; reward: what PPO maximises, the score after the
-missing-end penalty less the KL penalty; kl: nats a reply; gold_score: not a number where no gold reward is known."""
-
 AGREEMENT = {torch.float32: 2e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 """Largest difference (nats a token) between the sampler's and the trainer's log-probability that rounding explains."""
-
-
-class Judged(NamedTuple):
-    """A rollout's figures, n replies of up to r tokens."""
-
-    logprobs_nr: Tensor
-    reference_nr: Tensor
-    values_nr: Tensor
-    entropies_nr: Tensor
-    scores_n: Tensor
-    gold_n: Tensor | None
-
-
-class Credit(NamedTuple):
-    """What a reply earns and whom it is due to. totals_n: what is maximised, a number a reply. columns: what the loss reads
-    of each reply token, (n, r). figures: logged beside the ones that every rollout has."""
-
-    totals_n: Tensor
-    columns: dict[str, Tensor]
-    figures: dict[str, float]
-
-
-def order_of_prompts(count: int, seed: int, start: int, length: int) -> list[int]:
-    """Which prompts stand at places start..start+length of an endless list: pass after pass, each in a new order."""
-    chosen: list[int] = []
-    for place in range(start, start + length):
-        passes, offset = divmod(place, count)
-        if not chosen or offset == 0:
-            order = _permutation(count, seed, "prompts", passes)
-        chosen.append(int(order[offset]))
-    return chosen
-
-
-def _permutation(count: int, *parts: object) -> Tensor:
-    return torch.randperm(count, generator=torch.Generator().manual_seed(stable_number(*parts)))
 
 
 class Rollout:
@@ -206,7 +150,7 @@ class Rollout:
 
         Inside an update rows of like length share a micro-batch, which saves pads and changes nothing else.
         """
-        order = _permutation(len(self.buffer["reply_mask"]), self.seed, "shuffle", iteration, epoch)
+        order = permutation(len(self.buffer["reply_mask"]), self.seed, "shuffle", iteration, epoch)
         lengths = self.buffer["prompt_lengths"] + self.buffer["reply_mask"].sum(dim=1)
         updates = (part[lengths[part].argsort(stable=True)] for part in order.chunk(self.config.minibatches))
         return [list(torch.split(part, self.config.micro_batch)) for part in updates]
@@ -308,21 +252,12 @@ class Rollout:
         config, mask = self.config, self.buffer["reply_mask"]
         ended = torch.tensor([reply.ended for reply in replies])
         scores = penalise_missing_end(judged.scores_n, ended, rule=config.missing_end, value=config.missing_end_value)
-        beta = self.controller.coefficient
         kl_n = ((judged.logprobs_nr - judged.reference_nr) * mask).sum(dim=1)
         credit = self._credit(judged, scores)
-        totals_n = credit.totals_n
         texts = [self.tokenizer.decode(reply.ids) for reply in replies]
         figures = {
-            "reward": float(totals_n.mean()),
-            "score": float(judged.scores_n.mean()),
-            "gold_score": float("nan") if judged.gold_n is None else float(judged.gold_n.mean()),
-            "kl": float(kl_n.mean()),
-            "kl_coefficient": beta,
-            "entropy": float(judged.entropies_nr.sum() / mask.sum()),
-            "eos_rate": float(ended.float().mean()),
-            "length": float(mask.sum(dim=1).float().mean()),
-            "repetition": repetition_rate(texts),
+            **reply_figures(judged, mask, kl_n, credit.totals_n, ended, texts),
+            "kl_coefficient": self.controller.coefficient,
             "sampler_difference": difference,
             "iteration": float(self.iteration),
             **credit.figures,
@@ -333,7 +268,7 @@ class Rollout:
             "rollout": torch.tensor([figures[name] for name in self.metrics], dtype=torch.float64),
         }
         self.controller.update(figures["kl"], len(replies))
-        self._show(prompts, texts, judged.scores_n, kl_n, totals_n, figures)
+        self._show(prompts, texts, judged.scores_n, kl_n, credit.totals_n, figures)
 
     def _credit(self, judged: Judged, scores_n: Tensor) -> Credit:
         """The KL penalty on every token and the score on the last; advantages by GAE, whitened over the rollout."""
@@ -346,11 +281,7 @@ class Rollout:
         advantages, returns = generalized_advantages(
             rewards, judged.values_nr, mask, gamma=config.gamma, lam=config.gae_lambda
         )
-        columns = {
-            "values": judged.values_nr,
-            "advantages": whiten(advantages, mask),
-            "returns": returns,
-        }
+        columns = {"values": judged.values_nr, "advantages": whiten(advantages, mask), "returns": returns}
         return Credit(totals_n, columns, {"explained_variance": explained_variance(judged.values_nr, returns, mask)})
 
     def _show(
@@ -362,26 +293,7 @@ class Rollout:
         totals_n: Tensor,
         figures: dict[str, float],
     ) -> None:
-        """One sampled reply to the console, a few to <directory>/rollouts/NNNNN.json: score, KL and total beside each."""
-        samples = [
-            {
-                "prompt": prompts[place].messages[-1]["content"],
-                "text": texts[place],
-                "score": round(float(scores_n[place]), 4),
-                "kl": round(float(kl_n[place]), 4),
-                "total": round(float(totals_n[place]), 4),
-            }
-            for place in range(min(self.config.samples, len(texts)))
-        ]
-        if self.directory is None:
-            return
-        known = {name: value for name, value in figures.items() if not math.isnan(value)}
-        write_json(self.directory / "rollouts" / f"{self.iteration:05d}.json", {"figures": known, "samples": samples})
-        if samples:
-            first = samples[0]
-            console.say(
-                f"rollout {self.iteration}: score {figures['score']:+.3f}, KL {figures['kl']:.3f}, "
-                f"e.g. {json.dumps(first['prompt'], ensure_ascii=False)} -> "
-                f"{json.dumps(first['text'], ensure_ascii=False)} "
-                f"(score {first['score']:+.2f}, KL {first['kl']:.2f}, total {first['total']:+.2f})"
-            )
+        """One sampled reply to the console, a few to <directory>/rollouts; see rollout_figures.py."""
+        if self.directory is not None:
+            samples = self.config.samples
+            show_rollout(self.directory, self.iteration, samples, prompts, texts, scores_n, kl_n, totals_n, figures)

@@ -206,15 +206,19 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit())
 
 
+class _DamagedError(Exception):
+    """What is wrong with one checkpoint: a part of the sentence that the readers above say of it."""
+
+
 def _read(candidate: Path, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     for name, digest in _sums(candidate).items():
         if not (candidate / name).is_file():
-            raise CheckpointError(f"{name} is missing")
+            raise _DamagedError(f"{name} is missing")
         if sha256_file(candidate / name) != digest:
-            raise CheckpointError(f"{name} was changed after it was written: its SHA-256 differs")
+            raise _DamagedError(f"{name} was changed after it was written: its SHA-256 differs")
     head = read_json(candidate / STATE)
     if head["step"] != step:
-        raise CheckpointError(f"it is of step {head['step']} and was renamed")
+        raise _DamagedError(f"it is of step {head['step']} and was renamed")
     tensors = load_file(candidate / TENSORS)
     return load_file(candidate / WEIGHTS), join_state(head["state"], tensors)
 
@@ -225,9 +229,9 @@ def _sums(candidate: Path) -> dict[str, str]:
         head = read_json(candidate / STATE)
         if head.get("format") == 1:  # the older form has the hashes of the other two inside state.json
             return dict(head["sha256"])
-        raise CheckpointError(f"{SUMS} is missing")
+        raise _DamagedError(f"{SUMS} is missing")
     lines = (candidate / SUMS).read_text(encoding="utf-8").splitlines()
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     if set(sums) != set(HASHED):
-        raise CheckpointError(f"{SUMS} is damaged")
+        raise _DamagedError(f"{SUMS} is damaged")
     return sums

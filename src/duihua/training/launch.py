@@ -45,5 +45,9 @@ def launch_words(environment: Mapping[str, str] = os.environ) -> list[str]:
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name, str(default))
     if not text.isdecimal():
-        raise ConfigError(f"must be a whole number, found {text!r}", where=f"environment, {name}")
+        raise ConfigError(
+            f"must be a whole number, found {text!r}",
+            where=f"environment, {name}",
+            remedy="Start the ranks with torchrun, which sets it",
+        )
     return int(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from duihua.training.ranks import Ranks
 class RunCheckpoints:
     """`directory`/checkpoints, beside metrics.jsonl."""
 
-    def __init__(self, directory: Path, config: TrainerConfig, label: str = "") -> None:
+    def __init__(self, directory: Path, config: TrainerConfig, label: str = "", evaluates: bool = True) -> None:
+        """evaluates: whether something is measured on the way. Raises TrainingError where the best is asked for without it."""
+        if config.keep_best and not (evaluates and config.evaluate_every):
+            raise TrainingError(
+                "a best checkpoint needs evaluations during training, and there are none",
+                where=f"{label or 'trainer'}, keep_best",
+                remedy="Set evaluate_every (a stage that does not evaluate while it trains has no best)",
+            )
         self.folder, self.metrics = directory / "checkpoints", directory / "metrics.jsonl"
         self.config, self.label = config, label
         self._writer = BackgroundWriter()
@@ -78,6 +86,16 @@ class RunCheckpoints:
                 remedy="It belongs to another model; remove the folder or choose another output",
             )
         return int(step), dict(state)
+
+    def check_figures(self, found: Mapping[str, float | str]) -> None:
+        """Raise TrainingError where an evaluation does not measure what the best is chosen by."""
+        wanted = self.config.keep_best
+        if wanted and wanted not in found:
+            raise TrainingError(
+                f"an evaluation measures {', '.join(found) or 'nothing'}, and not {wanted!r}",
+                where=f"{self.label or 'trainer'}, keep_best",
+                remedy="Name one of these",
+            )
 
     def best_step(self) -> int | None:
         """Of the checkpoints on disk, the one whose evaluation was best by the metric that is kept."""

@@ -14,6 +14,11 @@ from collections import deque
 from collections.abc import Sequence
 from statistics import median
 
+import torch
+
+from duihua import console
+from duihua.errors import TrainingError
+
 WINDOW = 128
 """Norms that the median is taken of."""
 FEWEST = 16
@@ -47,3 +52,33 @@ class Spikes:
     def load_state(self, norms: Sequence[float]) -> None:
         """Go on from a checkpoint."""
         self._norms = deque(norms, maxlen=WINDOW)
+
+
+class Skips:
+    """Counts the steps that were not taken, and ends a training that takes none any more. most: of them in a row."""
+
+    def __init__(self, most: int, label: str) -> None:
+        self.most, self.label = most, label
+        self.count = 0
+        self.in_row = 0
+
+    def took(self) -> None:
+        """A step was taken."""
+        self.in_row = 0
+
+    def skip(self, step: int, reason: str, scaler: torch.amp.GradScaler | None = None) -> None:
+        """A step was not taken. Raises TrainingError with advice where `most` in a row were not."""
+        self.count += 1
+        self.in_row += 1
+        scale = "" if scaler is None else f", loss scale {scaler.get_scale():g}"
+        console.say(f"{self.label}: step {step} skipped: {reason}{scale}")
+        if self.in_row >= self.most:
+            raise TrainingError(
+                f"{self.in_row} steps in a row could not be taken (the last one: {reason})",
+                where=self.label,
+                remedy="Lower the learning rates, or check the data; the last good checkpoint is kept",
+            )
+
+    def load(self, count: int, in_row: int) -> None:
+        """Go on from a checkpoint."""
+        self.count, self.in_row = count, in_row

@@ -27,17 +27,19 @@ from duihua.engine.randomness import sample_seed
 from duihua.errors import TrainingError
 from duihua.nn.lora import frozen_fingerprint
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
+from duihua.training.forecast import Forecast
 from duihua.training.gradients import Gradients
 from duihua.training.loss import Batch, BatchSource, Loss, LossParts, TrainingResult
-from duihua.training.metrics_file import cut_metrics, read_metrics, write_line
 from duihua.training.micro_batches import MicroBatches
 from duihua.training.network_state import switch_on_checkpointing
 from duihua.training.optimizers import Optimizer
 from duihua.training.precision import compute_dtype, gradient_scaler
+from duihua.training.progress import write_plan
 from duihua.training.ranks import current
 from duihua.training.run_checkpoints import RunCheckpoints
+from duihua.training.run_metrics import RunMetrics
 from duihua.training.schedules import Plateau, rate_factor
-from duihua.training.spikes import Spikes
+from duihua.training.spikes import Skips, Spikes
 from duihua.training.stopping import StopSignal
 
 if TYPE_CHECKING:
@@ -64,13 +66,17 @@ class Trainer:
         seed: int = 0,
         evaluate: Callable[[int], Mapping[str, float | str]] | None = None,
         label: str = "",
+        facts: Mapping[str, float] | None = None,
     ) -> None:
+        """facts: for whoever watches, beside the number of steps (training/progress.py). Raises TrainingError."""
         if steps < 1:
-            raise TrainingError(f"steps must be at least 1, found {steps}", where=label or "trainer")
+            raise TrainingError(
+                f"steps must be at least 1, found {steps}", where=label or "trainer", remedy="Train for 1 step or more"
+            )
         self.network, self.loss, self.batches = network, loss, batches
         self.steps, self.schedule, self.config = steps, schedule, config
         self.directory, self.device, self.evaluate, self.label = directory, torch.device(device), evaluate, label
-        self.ranks, self.seed = current(), seed
+        self.ranks, self.seed, self.facts = current(), seed, dict(facts or {})
         self.dtype = compute_dtype(config.precision, self.device)
         self.scaler = gradient_scaler(config, self.dtype, self.device)
         self.plateau = Plateau(schedule) if schedule.kind == "plateau" else None
@@ -85,18 +91,10 @@ class Trainer:
             self._sharded.check(batches, self.scaler)
         self.model = self._sharded.model if self._sharded else network.to(device)  # what is trained
         self.optimizer = Optimizer(self.model, optimizer, self._sharded)
-        if config.keep_best and (evaluate is None or not config.evaluate_every):
-            raise TrainingError(
-                "a best checkpoint needs evaluations during training, and there are none",
-                where=f"{label or 'trainer'}, keep_best",
-                remedy="Set evaluate_every (a stage that does not evaluate while it trains has no best)",
-            )
         self._frozen = frozen_fingerprint(network)
         self.step_number = 0
         self.tokens = 0
         self.seconds = 0.0
-        self.skipped = 0
-        self._skipped_in_row = 0
         self._saved_at = -1
         self._micro_batches = MicroBatches(batches, label, self.ranks)
         self._gradients = Gradients(
@@ -111,11 +109,20 @@ class Trainer:
             label=label,
         )
         self._spikes = Spikes(config.spike_factor)
-        self._window: dict[str, tuple[float, float]] = {}
-        self._metrics_path = directory / "metrics.jsonl"
-        self._checkpoints = RunCheckpoints(directory, config, label)
-        self.last_metrics: dict[str, float] = {}
+        self._skips = Skips(config.most_skipped_steps, label)
+        self._metrics = RunMetrics(directory, self.ranks)
+        self._checkpoints = RunCheckpoints(directory, config, label, evaluates=evaluate is not None)
         torch.manual_seed(seed)
+
+    @property
+    def skipped(self) -> int:
+        """Steps that were not taken, in all parts of the run."""
+        return self._skips.count
+
+    @property
+    def last_metrics(self) -> dict[str, float]:
+        """The means of the last logged line."""
+        return self._metrics.last
 
     def run(self) -> TrainingResult:
         """Train to the last step, from the newest checkpoint if there is one.
@@ -125,6 +132,8 @@ class Trainer:
         if self.ranks.first:
             self.directory.mkdir(parents=True, exist_ok=True)
         self._resume()
+        if self.ranks.first:
+            write_plan(self.directory, {"steps": self.steps, "ranks": self.ranks.count, **self.facts})
         last_save = started = time.monotonic()
         seconds_before = self.seconds
         tokens_before = self.tokens
@@ -133,16 +142,19 @@ class Trainer:
         with (
             self._checkpoints,
             StopSignal(self.ranks.count > 1) as stop,
-            console.progress(self.steps, "step", self.label) as bar,
+            console.progress(self.steps, "step", self.label, self.step_number) as bar,
         ):
-            bar.advance(self.step_number)
+            forecast = Forecast(self.label, self.steps, self.step_number, str(self.device))
             while self.step_number < self.steps:
                 shown = self.step()
+                forecast.look(self.step_number)
                 now = time.monotonic()
                 self.seconds = seconds_before + (now - started)
                 if self.step_number % self.config.log_every == 0 or self.step_number == self.steps:
                     speed = (self.tokens - tokens_before) / max(1e-9, now - started)
-                    self._log({**shown, "tokens_per_second": speed})
+                    self._metrics.log(
+                        self.step_number, self.tokens, {**shown, "tokens_per_second": speed}, self.seconds
+                    )
                 bar.advance(1, loss=self.last_metrics.get("loss", shown["loss"]))
                 evaluating = bool(self.config.evaluate_every) and (
                     self.step_number % self.config.evaluate_every == 0 and self.evaluate is not None
@@ -191,10 +203,10 @@ class Trainer:
         self.step_number += 1
         reason = self._spikes.why_not(mean, norm, weight)
         if reason:
-            self._skip(reason)
+            self._skips.skip(self.step_number, reason, self.scaler)
         else:
             self.optimizer.step(factor)
-            self._skipped_in_row = 0
+            self._skips.took()
         if not math.isfinite(mean):  # counted as a skipped step, and in no mean
             total, weight, sums = 0.0, 0.0, {}
         if self.plateau is not None:
@@ -205,9 +217,7 @@ class Trainer:
             shown["loss_scale"] = self.scaler.get_scale()
         if self.skipped or self.scaler is not None:
             shown["skipped_steps"] = float(self.skipped)
-        for name, (value, count) in {"loss": (total, weight), **sums}.items():
-            old = self._window.get(name, (0.0, 0.0))
-            self._window[name] = (old[0] + value, old[1] + count)
+        self._metrics.add({"loss": (total, weight), **sums})
         return shown
 
     def save(self, wait: bool = True) -> None:
@@ -220,8 +230,8 @@ class Trainer:
         state: dict[str, Any] = {
             "tokens": self.tokens,
             "seconds": self.seconds,
-            "skipped": self.skipped,
-            "window": {name: list(pair) for name, pair in self._window.items()},
+            "skipped": self._skips.count,
+            "window": self._metrics.window(),
             "last_metrics": self.last_metrics,
             "optimizer": self.optimizer.state_dict(),
             "batches": self.batches.state_dict(),
@@ -229,12 +239,11 @@ class Trainer:
             "frozen": self._frozen,
             "halvings": self._micro_batches.halvings,
             "norms": self._spikes.state(),
-            "skipped_in_row": self._skipped_in_row,
+            "skipped_in_row": self._skips.in_row,
         }
-        if self.scaler is not None:
-            state["scaler"] = self.scaler.state_dict()
-        if self.plateau is not None:
-            state["plateau"] = self.plateau.state_dict()
+        for name, part in (("scaler", self.scaler), ("plateau", self.plateau)):
+            if part is not None:
+                state[name] = part.state_dict()
         if self.device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state(self.device)
         if self.ranks.first:
@@ -253,23 +262,20 @@ class Trainer:
             torch.set_rng_state(state["random"].to(torch.uint8))
             if self.device.type == "cuda" and "random_cuda" in state:
                 torch.cuda.set_rng_state(state["random_cuda"].to(torch.uint8), self.device)
-            if self.scaler is not None and "scaler" in state:
-                self.scaler.load_state_dict(state["scaler"])
-            if self.plateau is not None and "plateau" in state:
-                self.plateau.load_state_dict(state["plateau"])
+            for name, part in (("scaler", self.scaler), ("plateau", self.plateau)):
+                if part is not None and name in state:
+                    part.load_state_dict(state[name])
             self.step_number, self.tokens = step, int(state["tokens"])
-            self.seconds, self.skipped = float(state["seconds"]), int(state["skipped"])
-            self._window = {name: (pair[0], pair[1]) for name, pair in state["window"].items()}
-            self.last_metrics = dict(state["last_metrics"])
+            self.seconds = float(state["seconds"])
+            self._skips.load(int(state["skipped"]), int(state.get("skipped_in_row", 0)))
+            self._metrics.load(state["window"], state["last_metrics"])
             self._micro_batches.halvings = int(state.get("halvings", 0))
             self._spikes.load_state(state.get("norms", []))
-            self._skipped_in_row = int(state.get("skipped_in_row", 0))
             self._saved_at = step
             kept = step
             if step < self.steps:
                 console.say(f"{self.label}: going on from step {step} of {self.steps}")
-        if self.ranks.first:
-            cut_metrics(self._metrics_path, kept)
+        self._metrics.cut(kept)
 
     def _evaluate(self) -> None:
         """Measure the present weights and write the figures down; the other ranks wait for it at the next step."""
@@ -282,43 +288,12 @@ class Trainer:
         self.network.to(self.device)
         found = self.evaluate(self.step_number)
         self.network.to(home)
-        wanted = self.config.keep_best
-        if wanted and wanted not in found:
-            raise TrainingError(
-                f"an evaluation measures {', '.join(found) or 'nothing'}, and not {wanted!r}",
-                where=f"{self.label or 'trainer'}, keep_best",
-                remedy="Name one of these",
-            )
-        self._write({"step": self.step_number, **found})
+        self._checkpoints.check_figures(found)
+        self._metrics.write({"step": self.step_number, **found})
 
     def _evaluation_missing(self) -> bool:
         """Whether the run was ended between the checkpoint of an evaluation's step and the line that the evaluation writes."""
         every = self.config.evaluate_every
         if self.evaluate is None or not every or not self.step_number or self.step_number % every:
             return False
-        lines = (line for line in read_metrics(self._metrics_path) if line.get("step") == self.step_number)
-        return bool(self.ranks.share(all("learning_rate" in line for line in lines)))
-
-    def _skip(self, reason: str) -> None:
-        self.skipped += 1
-        self._skipped_in_row += 1
-        scale = "" if self.scaler is None else f", loss scale {self.scaler.get_scale():g}"
-        console.say(f"{self.label}: step {self.step_number} skipped: {reason}{scale}")
-        if self._skipped_in_row >= self.config.most_skipped_steps:
-            raise TrainingError(
-                f"{self._skipped_in_row} steps in a row could not be taken (the last one: {reason})",
-                where=self.label,
-                remedy="Lower the learning rates, or check the data; the last good checkpoint is kept",
-            )
-
-    def _log(self, shown: dict[str, float]) -> None:
-        means = {name: value / count for name, (value, count) in self._window.items() if count}
-        self._window = {}
-        self.last_metrics = means
-        self._write(
-            {"step": self.step_number, "tokens": self.tokens, **shown, **means, "seconds": round(self.seconds, 3)}
-        )
-
-    def _write(self, line: dict[str, Any]) -> None:
-        if self.ranks.first:
-            write_line(self._metrics_path, line)
+        return not self._metrics.evaluated(self.step_number)

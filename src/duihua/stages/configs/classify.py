@@ -65,13 +65,25 @@ class ClassifyConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "micro_batch", "seeds", "context"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be at least 1, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set it to 1 or more, or leave it out",
+                )
         for name in ("length", "test_limit", "auxiliary_weight"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"cannot be negative, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set 0 or more, or leave it out",
+                )
         for name in ("classifier_dropout", "warmup_share"):
             if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"must be from 0 to below 1, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be from 0 to below 1, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Such as 0.1, or 0 for none",
+                )
         if self.source.weight != 1.0:
             raise ConfigError(
                 f"there is one source, so its weight means nothing, found {self.source.weight}",

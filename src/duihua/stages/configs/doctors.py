@@ -41,7 +41,11 @@ class RewardDoctorConfig:
     def __post_init__(self) -> None:
         for name in ("heldout_pairs", "least_pairs"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be at least 1, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set it to 1 or more, or leave it out",
+                )
         for name in (
             "least_accuracy",
             "largest_calibration_error",
@@ -50,10 +54,18 @@ class RewardDoctorConfig:
             "least_probe",
         ):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"must be between 0 and 1, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be between 0 and 1, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set a number from 0 to 1, or leave it out",
+                )
         for name in ("standard_errors", "largest_offset"):
             if getattr(self, name) <= 0:
-                raise ConfigError(f"must be above 0, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be above 0, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set a larger number, or leave it out",
+                )
 
 
 @dataclass(frozen=True)
@@ -88,4 +100,8 @@ class PPODoctorConfig:
 
     def __post_init__(self) -> None:
         if self.rollouts < 1:
-            raise ConfigError(f"must be at least 1, found {self.rollouts}", where="rollouts")
+            raise ConfigError(
+                f"must be at least 1, found {self.rollouts}",
+                where="rollouts",
+                remedy="Set it to 1 or more, or leave it out",
+            )

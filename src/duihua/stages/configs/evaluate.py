@@ -20,7 +20,9 @@ class SamplePrompt:
     def __post_init__(self) -> None:
         if len(self.turns) % 2 == 0:
             raise ConfigError(
-                f"user and assistant speak in turn and the user last, found {len(self.turns)} turns", where="turns"
+                f"user and assistant speak in turn and the user last, found {len(self.turns)} turns",
+                where="turns",
+                remedy="Write user, assistant, ..., user: an odd number of turns",
             )
 
 
@@ -81,7 +83,15 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         for name in ("reply_tokens", "greeting_tokens", "repetition_samples"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be at least 1, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set it to 1 or more, or leave it out",
+                )
         for name in ("heldout_bytes", "heldout_conversations", "prompts", "temperature", "sample_temperature"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"cannot be negative, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set 0 or more, or leave it out",
+                )

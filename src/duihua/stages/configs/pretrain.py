@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from duihua.config.mapping import suggestion
 from duihua.data.source import SourceConfig
@@ -19,6 +21,7 @@ from duihua.models.config import (
     RopeScaling,
 )
 from duihua.models.presets import PRESETS, preset
+from duihua.stages.configs.dial import DERIVED, HORIZONS, RATES, check_complete, check_dial
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
 
 
@@ -129,10 +132,62 @@ class PretrainConfig:
     """The training loop."""
     expected_bits_per_byte: tuple[float, float] | None = None
     """Range that held-out bits per byte should fall into with these settings; shown in the report."""
+    size: int | Literal["auto"] | None = None
+    """The dial (docs/training/dial.md): number of layers, 1 to 40, from which with minutes, tokens or budget width, heads,
+    feed-forward, batch, learning rates, warm-up and steps follow where they are not stated; auto: the size that ends best
+    within minutes or budget."""
+    minutes: float | None = None
+    """The dial: how long this stage may take on this machine, whose speed is measured first. Alone: with size auto."""
+    tokens: int | float | str | None = None
+    """The dial: how many tokens to train on, such as 10M."""
+    budget: float | str | None = None
+    """The dial: how many operations to spend, such as 1e15. Alone: with size auto."""
+    keep: tuple[str, ...] = ()
+    """What the dial must leave as it stands though it equals the default, such as rows. What a recipe, --set or a flag states
+    is kept without being named here."""
 
     def __post_init__(self) -> None:
         if not self.sources:
             raise ConfigError("there is no source of text", where="sources", remedy="Name at least one")
         for name in ("length", "rows", "micro_batches", "steps"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be at least 1, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set it to 1 or more, or leave it out",
+                )
+        if self.keep or self.dialled:
+            check_dial(self, self.kept() if self.dialled else ())
+
+    @property
+    def dialled(self) -> bool:
+        """Whether the dial sets anything."""
+        return self.size is not None or any(getattr(self, name) is not None for name in HORIZONS)
+
+    def kept(self) -> list[str]:
+        """What the dial would set and must not, because it was stated."""
+        plain = PretrainConfig()
+        return [name for name in DERIVED if name in self.keep or _at(self, name) != _at(plain, name)]
+
+    def stating(self, names: Iterable[str]) -> PretrainConfig:
+        """The same, knowing all settings that were written down; they stay as they are, and no others. ConfigError where that
+        contradicts the dial, or where the dial is told only half."""
+        if not self.dialled:
+            return self
+        stated = set(names)
+        plain = PretrainConfig()
+        # A mapping with one rate has the others from OptimizerConfig, whose defaults are not those of pre-training.
+        others = {name: getattr(plain.optimizer, name) for name in RATES if f"optimizer.{name}" not in stated}
+        alike = [name for name in DERIVED if name in stated and _at(self, name) == _at(plain, name)]
+        keep = tuple(name for name in DERIVED if name in alike or name in self.keep)
+        found = dataclasses.replace(self, keep=keep, optimizer=dataclasses.replace(self.optimizer, **others))
+        check_complete(found, found.kept())
+        return found
+
+
+def _at(config: PretrainConfig, name: str) -> Any:
+    """The setting of a dotted name."""
+    found: Any = config
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found

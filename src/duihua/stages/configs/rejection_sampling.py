@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError
-from duihua.nn.lora_config import LoraConfig
+from duihua.stages.configs.answering import AnsweringConfig
+from duihua.stages.configs.checks import above_zero, at_least_one, not_negative, require_sources
 from duihua.stages.configs.verifiable import RuleConfig
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
 
 
 @dataclass(frozen=True)
-class RejectionSamplingConfig:
+class RejectionSamplingConfig(AnsweringConfig):
     """How the policy learns from the best of several replies of its own to each prompt."""
 
-    sources: tuple[SourceConfig, ...] = (
-        SourceConfig(name="chatterbot-en"),
-        SourceConfig(name="chatterbot-zh"),
-        SourceConfig(name="chitchat"),
-        SourceConfig(name="alpaca-en"),
-        SourceConfig(name="alpaca-zh"),
-    )
-    """Conversations whose prompts are answered; drawn in proportion to their weights."""
     rules: tuple[RuleConfig, ...] = ()
     """Rewards that are worked out, added up. Empty: the reward model of the input `reward`, which is not read otherwise."""
     candidates: int = 8
@@ -33,20 +25,14 @@ class RejectionSamplingConfig:
     """Most training prompts."""
     heldout_prompts: int = 96
     """Most held-out prompts, on which the policy is compared before and after."""
-    prompt_tokens: int = 96
-    """Longest prompt; longer ones are left out and counted."""
     reply_tokens: int = 32
     """Most tokens of a reply; one that has not ended by then is no candidate."""
     temperature: float = 1.0
     """Temperature at which replies are sampled."""
-    slots: int = 64
-    """Replies sampled at a time."""
     micro_batch: int = 16
     """Replies that are judged at a time."""
     kl_coefficient: float = 0.05
     """Weight of the KL in the totals that are shown beside the scores; nothing here is trained on it."""
-    samples: int = 8
-    """Held-out prompts whose replies before and after are shown."""
     length: int = 0
     """Tokens in a row, into which several replies with their prompts are packed. 0: the context of the model."""
     batch_tokens: int = 2048
@@ -55,8 +41,6 @@ class RejectionSamplingConfig:
     """Tokens in memory at a time; it does not change what is learnt."""
     epochs: float = 2.0
     """Passes over the kept replies."""
-    lora: LoraConfig | None = None
-    """Train low-rank adapters beside the frozen model instead of all its weights; None for all weights."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(kind="adamw", learning_rate=2e-4, beta1=0.9, beta2=0.95, epsilon=1e-8)
     )
@@ -67,20 +51,11 @@ class RejectionSamplingConfig:
     """How the training loop runs."""
 
     def __post_init__(self) -> None:
-        if not self.sources:
-            raise ConfigError("there is no source of prompts", where="sources", remedy="Name at least one")
-        for name in (
-            "train_prompts", "heldout_prompts", "prompt_tokens", "reply_tokens", "slots", "micro_batch", "batch_tokens",
-            "micro_batch_tokens",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
-        for name in ("length", "samples", "kl_coefficient"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
-        for name in ("temperature", "epochs"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"must be above 0, found {getattr(self, name)}", where=name)
+        require_sources(self)
+        super().__post_init__()
+        at_least_one(self, "batch_tokens", "micro_batch_tokens")
+        not_negative(self, "length")
+        above_zero(self, "epochs")
         if self.candidates < 2:
             raise ConfigError(
                 f"the best of {self.candidates} is no choice", where="candidates", remedy="Choose 2 or more"

@@ -56,10 +56,18 @@ class SFTConfig:
             raise ConfigError("there is no source of conversations", where="sources", remedy="Name at least one")
         for name in ("batch_tokens", "micro_batch_tokens", "steps", "reply_tokens"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be at least 1, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set it to 1 or more, or leave it out",
+                )
         for name in ("length", "heldout_conversations", "samples"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"cannot be negative, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set 0 or more, or leave it out",
+                )
         for number, source in enumerate(self.sources):
             if source.weight <= 0:
                 raise ConfigError(

@@ -36,4 +36,8 @@ class TokenizerConfig:
             )
         for name in ("megabytes", "read_megabytes", "heldout_megabytes"):
             if getattr(self, name) <= 0:
-                raise ConfigError(f"must be above 0, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be above 0, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set a larger number, or leave it out",
+                )

@@ -1,0 +1,82 @@
+"""The pairs of a stage, from its settings to rows of ids, said and counted: the first half of reward model and DPO alike.
+
+Both learn from the same pairs (reward_pairs.py says which) and sample the replies in them from the policy that they start
+from. What is left out or cut is said with its reason, since a corpus of which nothing fits looks like one that teaches nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+import torch
+
+from duihua import console
+from duihua.data.source import Source
+from duihua.models.bundle import Bundle
+from duihua.stages.configs.pairs import PairsConfig
+from duihua.stages.context import StageContext
+from duihua.stages.prompts import open_sources
+from duihua.stages.replies import replies_key, sampler_of
+from duihua.stages.reward_pairs import PairData, PairMaker, nothing_to_learn
+from duihua.text.chat_template import ChatTemplate
+
+
+class Prepared(NamedTuple):
+    """The pairs of both splits and the sources that they come from."""
+
+    data: PairData
+    judged: list[Source]
+    conversations: list[Source]
+
+
+def prepare_pairs(
+    stage: str,
+    config: PairsConfig,
+    context: StageContext,
+    policy: Bundle,
+    length: int,
+    dtype: torch.dtype | None,
+    *,
+    normalising: int = 0,
+    verifying: int = 0,
+) -> Prepared:
+    """Pairs of at most `length` tokens; replies are sampled from `policy` and kept in the stage's folder while it goes on.
+
+    normalising, verifying: as in `PairMaker.make`. Raises ConfigError, and DataError where there is no pair to learn from.
+    """
+    judged = open_sources(config.preferences, context.data_directory, "preferences", f"{stage}.preferences")
+    conversations = open_sources(
+        config.conversations, context.data_directory, "conversations", f"{stage}.conversations"
+    )
+    maker = PairMaker(
+        config,
+        ChatTemplate(policy.tokenizer),
+        length,
+        sampler_of(policy, config, dtype),
+        context.directory / "replies",
+        replies_key(policy, config, dtype),
+        context.seed,
+        stage,
+    )
+    wanted = config.sampled_pairs + config.off_topic_pairs + normalising + verifying
+    data = maker.make(judged, conversations if wanted else [], normalising, verifying)
+    say_counts(stage, data)
+    if not data.train:
+        raise nothing_to_learn(data.left_out["train"], stage)
+    if not data.heldout:
+        console.warn(f"{stage}: no pair is held out, so nothing is measured on unseen ones")
+    return Prepared(data, judged, conversations)
+
+
+def say_counts(stage: str, data: PairData) -> None:
+    """What there is to learn from and what was left out, on the console."""
+    counts = data.counts()
+    console.say(
+        f"{stage}: training pairs {json.dumps(counts['train'])}, held-out pairs {json.dumps(counts['heldout'])}"
+    )
+    for split, left_out in data.left_out.items():
+        for reason, count in left_out.counts.most_common():
+            console.say(f"{stage}: left out of {split}: {count} x {reason}")
+        for reason, count in data.cut[split].counts.most_common():
+            console.say(f"{stage}: {split}: {count} x {reason}")

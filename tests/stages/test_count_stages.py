@@ -159,6 +159,29 @@ def test_labels_that_no_word_tells_are_not_learnt(tmp_path: Path) -> None:
     assert metrics["accuracy"]["low"] < metrics["baseline"]["accuracy"]["value"]
 
 
+def test_what_a_bag_leaves_out_of_each_part_is_said_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two broken rows in training, three held out; and nothing is said of a part that has none."""
+    broken: list[dict[str, Any]] = [{"text": "", "label": "furry"}, {"text": "a cat"}, {"text": " ", "label": "furry"}]
+    source = SourceConfig(
+        path=write(tmp_path / "train.jsonl", [*examples(60), *broken[:2]]),
+        heldout=write(tmp_path / "test.jsonl", [*examples(20, shift=60), *broken]),
+        kind="labelled",
+        language="en",
+    )
+    metrics = bag_of_words.run(BagOfWordsConfig(source=source), StageContext(tmp_path / "run", {}, tmp_path)).metrics
+    counted = {part: {reason: one["count"] for reason, one in metrics["left_out"][part]["reasons"].items()} for part in
+               ("train", "heldout")}  # fmt: skip
+    assert counted["train"]["empty text"] == 1 and sum(counted["train"].values()) == 2
+    assert counted["heldout"]["empty text"] == 2 and sum(counted["heldout"].values()) == 3
+    said = [line for line in "".join(capsys.readouterr()).splitlines() if "left out of" in line]
+    assert any("heldout: 2 x empty text" in line for line in said) and any("train: 1 x empty" in line for line in said)
+    whole = dataclasses.replace(source, heldout=write(tmp_path / "whole.jsonl", examples(20, shift=60)))
+    bag_of_words.run(BagOfWordsConfig(source=whole), StageContext(tmp_path / "other", {}, tmp_path))
+    assert "heldout: " not in "".join(capsys.readouterr())
+
+
 def test_seeds_draw_other_examples_and_give_an_interval(labelled: SourceConfig, tmp_path: Path) -> None:
     config = BagOfWordsConfig(source=labelled, limit=8, seeds=3)
     metrics = bag_of_words.run(config, StageContext(tmp_path / "run", {}, tmp_path)).metrics

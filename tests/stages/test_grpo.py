@@ -27,6 +27,7 @@ from duihua.stages.configs.verifiable import RuleConfig
 from duihua.stages.context import StageContext
 from duihua.stages.group_math import group_advantages, k3, solved_alike, token_weights, whole_reply_rewards
 from duihua.stages.group_rollout import GROUP_METRICS, GroupRollout
+from duihua.stages.judging import make_judge
 from duihua.stages.ppo_math import policy_loss
 from duihua.stages.replies import Prompt, Reply
 from duihua.text.tokenizer import Tokenizer
@@ -318,7 +319,7 @@ def test_a_python_rule_is_the_reward_and_the_answer_of_the_data_reaches_the_rule
     config, context = stage(lab, tmp_path)
     found = grpo.run(config, context, reward=vowels, gold=vowels).metrics
     assert seen and found["last_update"]["gold_score"] == pytest.approx(found["last_update"]["score"])
-    score = grpo.make_judge("grpo", (RuleConfig("answer"),), context, lab.tokenizer, None).scorer
+    score = make_judge("grpo", (RuleConfig("answer"),), context, lab.tokenizer, None).scorer
     prompt = Prompt(0, [{"role": "user", "content": "x"}], [1], answer="red cat")
     right, wrong = (Reply(lab.tokenizer.encode(text), [], True) for text in ("Red cat.", "cat red"))
     assert score([prompt, prompt], [right, wrong]).tolist() == [1.0, 0.0]

@@ -21,7 +21,7 @@ from duihua.models.decoder import Decoder
 from duihua.models.heads import ScoredDecoder
 from duihua.nn.lora import add_lora, frozen_fingerprint, lora_parameters, merge_lora
 from duihua.nn.lora_config import LoraConfig
-from duihua.stages import ppo, reward, sft
+from duihua.stages import policy_training, ppo, reward, sft
 from duihua.stages.comparison import compare
 from duihua.stages.configs.ppo import PPOConfig
 from duihua.stages.configs.sft import SFTConfig
@@ -169,7 +169,7 @@ def test_ppo_shares_the_frozen_weights_and_leaves_reference_and_reward_alone(
     lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, critic: str
 ) -> None:
     seen: dict[str, Any] = {}
-    right_rollout, right_compare = ppo.Rollout, ppo.compare
+    right_rollout, right_compare = ppo.Rollout, policy_training.compare
 
     def rollout(network: Any, reference: Decoder, *rest: Any, **named: Any) -> Any:
         seen["network"], seen["reference"], seen["before"] = network, reference, logits(reference)
@@ -180,7 +180,7 @@ def test_ppo_shares_the_frozen_weights_and_leaves_reference_and_reward_alone(
         return right_compare(reference, policy, *rest, **named)
 
     monkeypatch.setattr(ppo, "Rollout", rollout)
-    monkeypatch.setattr(ppo, "compare", compare)
+    monkeypatch.setattr(policy_training, "compare", compare)
     config, context = alignment(lab, tmp_path, critic=critic)
     metrics = ppo.run(config, context).metrics
     network = seen["network"]

@@ -22,7 +22,10 @@ from duihua.stages import ppo
 from duihua.stages.comparison import Comparison, Side, compare
 from duihua.stages.configs.ppo import PPOConfig
 from duihua.stages.context import StageContext
+from duihua.stages.judging import choose_prompts
+from duihua.stages.prompts import open_sources
 from duihua.stages.replies import Prompt
+from duihua.text.chat_template import ChatTemplate
 from duihua.text.tokenizer import Tokenizer
 
 MARGIN = 0.6
@@ -215,9 +218,13 @@ def test_impossible_settings_are_refused(field: str, value: float, message: str)
 def test_held_out_prompts_are_no_training_prompts(lab: Any, tmp_path: Path) -> None:
     config, context = stage(lab, tmp_path)
     policy = load_bundle(context.inputs["policy"])
-    sources = ppo.open_sources(config.sources, tmp_path, "conversations", "ppo.sources")
+    sources, template = (
+        open_sources(config.sources, tmp_path, "conversations", "ppo.sources"),
+        ChatTemplate(policy.tokenizer),
+    )
     train, heldout = (
-        ppo.choose_prompts(config, sources, split, 500, policy, 0, LeftOut()) for split in ("train", "heldout")
+        choose_prompts("ppo", sources, config.sources, split, 500, config.prompt_tokens, template, 0, LeftOut())
+        for split in ("train", "heldout")
     )
     asked = {prompt.messages[0]["content"] for prompt in train}
     assert len(asked) == len(train)

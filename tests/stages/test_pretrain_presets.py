@@ -14,9 +14,10 @@ from duihua.models.bundle import load_bundle
 from duihua.models.flops import count_flops
 from duihua.models.imagined import build_imagined
 from duihua.models.trace import trace
+from duihua.models.work import training_flops
 from duihua.stages.configs.pretrain import PretrainConfig, ShapeConfig
 from duihua.stages.context import StageContext
-from duihua.stages.pretrain import run, training_flops
+from duihua.stages.pretrain import run
 from duihua.text.tokenizer import Tokenizer
 from duihua.training.config import OptimizerConfig, TrainerConfig
 

@@ -29,8 +29,10 @@ from duihua.stages.actor_critic import (
 )
 from duihua.stages.configs.ppo import PPOConfig
 from duihua.stages.ppo import LOSS_METRICS, Loss
+from duihua.stages.prompt_order import order_of_prompts
 from duihua.stages.replies import Reply, engine_sampler, truncate_at_stop
-from duihua.stages.rollout import ROLLOUT_METRICS, Rollout, order_of_prompts
+from duihua.stages.rollout import Rollout
+from duihua.stages.rollout_figures import ROLLOUT_METRICS
 from duihua.text.chat_template import ChatTemplate
 from duihua.training.optimizers import Optimizer
 
@@ -513,7 +515,7 @@ def test_prompt_tokens_and_pads_are_not_in_the_loss(lab: Any) -> None:
 @pytest.mark.checklist(18)
 @pytest.mark.mutation(
     "every epoch has the same order",
-    "duihua.stages.rollout:_permutation",
+    "duihua.stages.prompt_order:permutation",
     lambda right, count, *parts: torch.arange(count),
 )
 def test_each_epoch_shows_every_reply_once_in_a_fresh_order(lab: Any) -> None:
@@ -588,7 +590,7 @@ def test_adaptive_coefficient_enters_the_next_rollout(lab: Any) -> None:
 @pytest.mark.checklist(27)
 @pytest.mark.mutation(
     "the share of replies that end is not logged",
-    "duihua.stages.rollout:ROLLOUT_METRICS",
+    "duihua.stages.rollout_figures:ROLLOUT_METRICS",
     lambda right: tuple(name for name in right if name != "eos_rate"),
 )
 def test_names_of_the_logged_figures() -> None:

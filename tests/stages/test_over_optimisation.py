@@ -1,0 +1,124 @@
+"""Held-out figures during PPO: they change nothing that is learnt, use other prompts, and choose the checkpoint that stays."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import duihua.stages.over_optimisation as module
+from duihua.errors import ConfigError
+from duihua.models.bundle import ModelCard, Normalisation, load_bundle, save_bundle
+from duihua.models.heads import ScoredDecoder
+from duihua.stages import ppo
+from duihua.stages.configs.doctors import PPODoctorConfig
+from duihua.stages.configs.ppo import PPOConfig
+from duihua.stages.context import StageContext
+from duihua.stages.ppo_doctor import examine, read_metrics
+from duihua.stages.replies import Prompt, Reply
+from duihua.training.checkpoints import load_weights
+
+
+def stage(lab: Any, folder: Path, name: str, **changes: Any) -> tuple[PPOConfig, StageContext]:
+    """A PPO stage of eight updates with a reward model and a judge of their own."""
+    inputs = {"policy": lab.policy_bundle(folder / "sft")}
+    for role, seed in (("reward", 3), ("judge", 4)):
+        network = ScoredDecoder(lab.decoder(seed=seed)).initialise_score(seed)
+        card = ModelCard(title="tiny reward", stage="reward")
+        save_bundle(folder / role, network, lab.tokenizer, card, normalisation=Normalisation(0.0, 1.0))
+        inputs[role] = folder / role
+    config = lab.config(
+        sources=(lab.conversations(folder, 600),), iterations=2, epochs=2, minibatches=2, prompt_tokens=48, train_prompts=40,
+        watch_prompts=16, heldout_prompts=8, **changes,
+    )  # fmt: skip
+    return config, StageContext(folder / name, inputs, data_directory=folder / "data", seed=4, threads=1)
+
+
+def watching(config: PPOConfig, **changes: Any) -> PPOConfig:
+    return dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, evaluate_every=2, **changes))
+
+
+def test_measuring_changes_nothing_that_is_learnt(lab: Any, tmp_path: Path) -> None:
+    config, context = stage(lab, tmp_path, "plain")
+    ppo.run(config, context)
+    watched = dataclasses.replace(context, directory=tmp_path / "watched")
+    found = ppo.run(watching(config), watched).metrics["over_optimisation"]
+    plain, other = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "watched"))
+    assert all(torch.equal(plain[name], other[name]) for name in plain)
+    assert [row["step"] for row in found["rows"]] == [0, 2, 4, 6, 8]
+    assert found["rows"][0]["heldout_kl"] == 0.0 and found["rows"][-1]["heldout_kl"] != 0.0
+    assert found["kept_step"] is None and found["prompts"] == 16
+    scores = [row["heldout_judge"] for row in found["rows"]]
+    assert found["best_step"] == found["rows"][scores.index(max(scores))]["step"]
+    assert scores != [row["heldout_reward"] for row in found["rows"]], "the judge is another model than the reward"
+    lines = [json.loads(line) for line in (tmp_path / "watched" / "metrics.jsonl").read_text().splitlines()]
+    assert {"heldout_length", "heldout_eos_rate", "heldout_repetition"} <= set(lines[-1])
+    assert len(read_metrics(tmp_path / "watched")) == 8, "the doctor reads the updates and passes over the evaluations"
+    assert examine(read_metrics(tmp_path / "watched"), PPODoctorConfig()).measured["updates"] == 8
+    moved = dataclasses.replace(context, directory=tmp_path / "moved", seed=5)
+    ppo.run(config, moved)
+    moved_weights = load_file(tmp_path / "moved" / "model.safetensors")
+    assert not all(torch.equal(plain[name], moved_weights[name]) for name in plain), "the check sees other weights"
+
+
+def test_the_bundle_holds_the_step_that_the_judge_likes_best(
+    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A judge that likes step 4 best, made so by its calls: the bundle is that step's, not the last one's."""
+    wanted = iter([1.0, 9.0, 2.0, 3.0, 0.0])
+
+    def judge(prompts: Sequence[Prompt], replies: Sequence[Reply]) -> Tensor:
+        return torch.full((len(prompts),), next(wanted))
+
+    monkeypatch.setattr(module, "reward_scorer", lambda *_, **__: judge)
+    config, context = stage(lab, tmp_path, "best")
+    kept = watching(config, keep_best="heldout_judge", best_is="highest", end_with="best", keep_checkpoints=9)
+    found = ppo.run(kept, context).metrics["over_optimisation"]
+    assert found["best_step"] == found["kept_step"] == 4
+    stored = load_bundle(tmp_path / "best").policy.state_dict()
+
+    def are_those_of(step: int) -> bool:
+        saved = load_weights(tmp_path / "best" / "checkpoints", step)
+        return all(torch.equal(stored[name[7:]], value) for name, value in saved.items() if name.startswith("policy."))
+
+    assert are_those_of(4) and not are_those_of(8)
+
+
+def test_the_prompts_are_neither_rolled_out_nor_held_out(
+    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[str]] = {}
+    right = ppo.held_out_meter
+
+    def spied(start: Any, config: Any) -> Any:
+        meter = right(start, config)
+        for name, prompts in (("train", start.train), ("heldout", start.heldout), ("watched", meter.prompts)):
+            seen[name] = {prompt.messages[-1]["content"] for prompt in prompts}
+        return meter
+
+    monkeypatch.setattr(ppo, "held_out_meter", spied)
+    config, context = stage(lab, tmp_path, "prompts")
+    ppo.run(watching(dataclasses.replace(config, iterations=1)), context)
+    assert len(seen["watched"]) == 16 and len(seen["train"]) == 40
+    assert not seen["watched"] & (seen["train"] | seen["heldout"])
+
+
+def test_no_prompt_left_over_is_refused_before_any_reply(lab: Any, tmp_path: Path) -> None:
+    config, context = stage(lab, tmp_path, "none")
+    with pytest.raises(ConfigError, match=r"0 prompts of the training part are left over"):
+        ppo.run(watching(dataclasses.replace(config, train_prompts=5000)), context)
+    assert not (context.directory / "rollouts").exists()
+
+
+def test_a_judge_that_is_never_asked_is_said(lab: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, context = stage(lab, tmp_path, "silent")
+    ppo.run(dataclasses.replace(config, iterations=1), context)
+    shown = capsys.readouterr()
+    assert "the judge is never asked" in shown.out + shown.err

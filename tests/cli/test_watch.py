@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -10,10 +11,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from duihua.cli.watch import main
+from duihua.cli.watch_dashboard import dashboard
 from duihua.errors import ConfigError, DataError
 from duihua.report.watching import Tail, sparkline, view_stage
+from duihua.training.progress import write_plan
 from duihua.training.sinks import open_sink
 
 
@@ -91,6 +95,30 @@ def test_several_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureF
     assert main([str(tmp_path / "one"), str(tmp_path / "two"), "--json"]) == 0
     runs = json.loads(capsys.readouterr().out)["runs"]
     assert [run["figures"]["loss"] for run in runs] == [2.0, 1.0]
+
+
+def drawn(views: list[Any], language: Any, width: int = 90) -> str:
+    screen = Console(width=width, record=True, file=io.StringIO())
+    screen.print(dashboard(views, language))
+    return screen.export_text()
+
+
+def test_the_dashboard_shows_figures_remaining_time_and_sample_in_both_languages(tmp_path: Path) -> None:
+    path = stage(tmp_path / "run", "ppo")
+    plan = {"steps": 12, "operations_per_token": 1e6, "peak_operations_per_second": 2e9, "bytes_per_token": 4.0}
+    write_plan(path, plan)
+    (path / "rollouts").mkdir()
+    (path / "rollouts" / "00000.json").write_text(json.dumps({"samples": [{"prompt": "hi", "text": "[bold]hello"}]}))
+    view = view_stage(path, "run")
+    said = drawn([view], "en")
+    assert "Step 6 of 12 · 30s so far · 30s left" in said and "running" in said
+    assert "4 → 2  █▅▁" in said, "the bar ends its line"
+    assert "40%" in said, "802 tokens a second of 1e6 operations, of 2e9"
+    assert "0.72135" in said, "2 nats a token of 4 bytes"
+    assert "> hi" in said and "[bold]hello" in said, "what a model wrote is no markup"
+    assert "第 6 步，共 12 步" in drawn([view], "zh") and "剩余 30s" in drawn([view], "zh")
+    both = drawn([view, view_stage(stage(tmp_path / "other"), "other")], "en", 200)
+    assert "run " in both and "other " in both and "6 / 12" in both and "Left" in both
 
 
 def test_a_folder_without_figures_is_said(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""`duihua watch RUN...`: how a training goes, or several side by side, in the terminal; and its figures to other programs."""
+"""`duihua watch RUN...`: how a training goes, or several side by side, in the terminal or as a page; and its figures to other
+programs."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,20 +11,28 @@ from typing import Any
 
 from duihua import console
 from duihua.cli.arguments import Parser
-from duihua.errors import ConfigError
+from duihua.errors import ConfigError, DataError
 
-SHOWN = ("loss", "tokens_per_second", "gradient_norm", "learning_rate", "reward", "kl", "heldout_loss", "accuracy")
+SHOWN = (
+    "loss", "bits_per_byte", "tokens_per_second", "utilisation", "gradient_norm", "learning_rate", "reward", "kl",
+    "heldout_loss", "accuracy", "skipped_steps",
+)  # fmt: skip
+PORT = 8010
 
 
 def main(argv: Sequence[str]) -> int:
     """Show the runs once or until they end or Ctrl-C. Returns 0. Raises DuihuaError."""
     arguments = _parser().parse_args(list(argv))
     if not arguments.every > 0:
-        raise ConfigError(f"must be above 0, found {arguments.every}", where="--every")
+        raise ConfigError(
+            f"must be above 0, found {arguments.every}", where="--every", remedy="Set a larger number, or leave it out"
+        )
     folders = [Path(run) for run in arguments.runs]
     with console.json_output(arguments.json):
         if arguments.to:
             return _send(folders, arguments.to, arguments.once, arguments.every)
+        if arguments.page or arguments.port is not None:
+            return _page(folders, arguments)
         if arguments.once or arguments.json:
             views = _views(folders, arguments.stage)
             if arguments.json:
@@ -54,12 +62,15 @@ def lines_of(views: Sequence[Any]) -> list[str]:
     ]
     if view.losses:
         lines.append(f"loss {view.losses[0]:.4g} -> {view.losses[-1]:.4g}  {sparkline(view.losses)}")
-        if view.name == "pretrain":
-            lines.append(f"bits a token {view.losses[-1] / math.log(2):.4g}")
-    lines += [f"{name.replace('_', ' ')} {view.figures[name]:,.5g}" for name in SHOWN[1:] if name in view.figures]
+    lines += [f"{name.replace('_', ' ')} {figure(view, name)}" for name in SHOWN[1:] if name in view.figures]
     if view.sample:
         lines += [f"> {view.sample[0]}", view.sample[1]]
     return lines
+
+
+def figure(view: Any, name: str) -> str:
+    """A figure as text; the utilisation in per cent."""
+    return f"{view.figures[name]:.0%}" if name == "utilisation" else f"{view.figures[name]:,.5g}"
 
 
 def _place(view: Any) -> str:
@@ -71,20 +82,9 @@ def _left(view: Any) -> str:
 
 
 def _views(folders: Sequence[Path], stage: str) -> list[Any]:
-    from duihua.report.watching import view_stage, watched_stages
+    from duihua.report.watching import chosen_stage, view_stage
 
-    views = []
-    for folder in folders:
-        found = watched_stages(folder)
-        chosen = [path for path in found if path.name == stage] if stage else found[-1:]
-        if not chosen:
-            raise ConfigError(
-                f"{folder} has no figures of {stage!r}",
-                where="--stage",
-                remedy=f"It has {', '.join(sorted(path.name for path in found))}",
-            )
-        views.append(view_stage(chosen[0], folder.resolve().name))
-    return views
+    return [view_stage(chosen_stage(folder, stage), folder.resolve().name) for folder in folders]
 
 
 def _live(folders: Sequence[Path], stage: str, every: float) -> int:
@@ -95,16 +95,48 @@ def _live(folders: Sequence[Path], stage: str, every: float) -> int:
         for line in lines_of(_views(folders, stage)):
             console.say(line)
         return 0
+    from rich.console import Console
     from rich.live import Live
-    from rich.text import Text
 
-    with Live(Text(""), screen=False, auto_refresh=False) as live:
+    from duihua.cli.watch_dashboard import dashboard
+
+    with Live(console=Console(), screen=False, auto_refresh=False) as live:
         while True:
             views = _views(folders, stage)
-            live.update(Text("\n".join(lines_of(views))), refresh=True)
+            live.update(dashboard(views), refresh=True)
             if all(view.state == "finished" for view in views):
                 return 0
             time.sleep(every)
+
+
+def _page(folders: Sequence[Path], arguments: argparse.Namespace) -> int:
+    """Serve the live page until Ctrl-C."""
+    import sys
+
+    from duihua.report.watch_page import write_content, write_page
+    from duihua.serving.watch_server import serve_page
+
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError("no such folder", where=str(folder), remedy="Name a run's folder, or a stage's")
+
+    def ready(address: str) -> None:
+        console.say(f"Watching at {address}; Ctrl-C stops it, and touches no training.")
+        if arguments.json:
+            console.emit_json({"address": address, "runs": [str(folder) for folder in folders]})
+            sys.stdout.flush()
+
+    def of(stage: str) -> str:
+        return stage or arguments.stage
+
+    serve_page(
+        lambda stage, axis: write_page(folders, of(stage), axis, arguments.every),
+        lambda stage, axis: write_content(folders, of(stage), axis),
+        "127.0.0.1",
+        PORT if arguments.port is None else arguments.port,
+        ready,
+    )
+    return 0
 
 
 def _send(folders: Sequence[Path], kind: str, once: bool, every: float) -> int:
@@ -137,12 +169,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="duihua watch",
         description="Show how a training goes: loss, tokens a second, gradient norm, remaining time, latest sample. "
-        "Several runs are put side by side. It reads the files that a training writes and asks nothing of it.",
+        "Several runs are put side by side; --page shows them in a browser of this machine. It reads the files that a training "
+        "writes and asks nothing of it.",
         allow_abbrev=False,
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", help="a run's folder, or a stage's")
     parser.add_argument("--stage", metavar="NAME", default="", help="which stage of the runs (default: the latest)")
     parser.add_argument("--once", action="store_true", help="print the present state and leave")
+    parser.add_argument("--page", action="store_true", help="show it as a page that draws itself anew, for a browser")
+    parser.add_argument(
+        "--port", metavar="N", type=int, default=None, help=f"port of that page (default {PORT}; 0 takes a free one)"
+    )
     parser.add_argument("--every", metavar="SECONDS", type=float, default=2.0, help="between two looks (default 2)")
     parser.add_argument(
         "--to",

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from duihua.config import build
-from duihua.errors import DataError, DuihuaError
+from duihua.errors import ConfigError, DataError, DuihuaError
 from duihua.files import read_json
 from duihua.report.fingerprint import FINGERPRINT_FILE
-from duihua.report.run_record import read_metrics
+from duihua.report.run_record import finite, read_metrics
 from duihua.stages import STAGES
 from duihua.stages.context import RESULT_FILE
+from duihua.training.progress import read_plan
 
 STALE_SECONDS = 120.0
 """Without a new line for so long, a stage without a result counts as standing still."""
@@ -31,12 +32,15 @@ SPARK = "▁▂▃▄▅▆▇█"
 class StageView:
     """One stage of a run as its files say it now.
 
-    state: finished, running or still. steps: in all, None where its config does not say. seconds_left: by the mean time a step
-    so far. losses: of the logged steps. figures: the last of each name. sample: a prompt and a reply of the last rollout.
+    stage: the kind, name: its folder's. state: finished, running or still. steps: in all, None where nothing says it.
+    seconds_left: by the mean time a step so far. losses: of the logged steps. figures: the last of each name, with
+    bits_per_byte of the training text and the utilisation where the training has said what they need (training/progress.py).
+    sample: a prompt and a reply, of the last rollout or of the result.
     """
 
     run: str
     name: str
+    stage: str
     state: str
     step: int
     steps: int | None
@@ -66,6 +70,20 @@ def watched_stages(folder: Path) -> list[Path]:
     return sorted(found, key=lambda stage: (stage / "metrics.jsonl").stat().st_mtime)
 
 
+def chosen_stage(run: Path, stage: str = "") -> Path:
+    """The folder of a run's stage of that name; without one, of the stage that was written to last. Raises ConfigError,
+    and DataError where nothing has been logged."""
+    found = watched_stages(run)
+    chosen = [folder for folder in found if folder.name == stage] if stage else found[-1:]
+    if not chosen:
+        raise ConfigError(
+            f"{run} has no figures of {stage!r}",
+            where="--stage",
+            remedy=f"It has {', '.join(sorted(folder.name for folder in found))}",
+        )
+    return chosen[0]
+
+
 def view_stage(folder: Path, run: str = "", now: float | None = None) -> StageView:
     """Read one stage's folder. now: seconds since the epoch, for the age of its last line."""
     path = folder / "metrics.jsonl"
@@ -75,13 +93,16 @@ def view_stage(folder: Path, run: str = "", now: float | None = None) -> StageVi
         figures |= {name: float(value) for name, value in row.items() if _is_number(value)}
     logged = [row for row in rows if _is_number(row.get("loss"))]
     step, seconds = int(figures.get("step", 0)), figures.get("seconds", 0.0)
-    steps = planned_steps(folder)
+    plan = read_plan(folder)
+    steps = int(plan["steps"]) if finite(plan.get("steps")) else planned_steps(folder)
+    figures = {**derived(figures, plan), **figures}
     left = (steps - step) * seconds / step if steps and step and seconds else None
     age = (time.time() if now is None else now) - path.stat().st_mtime
     state = "finished" if (folder / RESULT_FILE).is_file() else "running" if age < STALE_SECONDS else "still"
     return StageView(
         run=run or folder.name,
         name=folder.name,
+        stage=kind_of(folder),
         state=state,
         step=step,
         steps=steps,
@@ -93,8 +114,30 @@ def view_stage(folder: Path, run: str = "", now: float | None = None) -> StageVi
     )
 
 
+def derived(figures: Mapping[str, float], plan: Mapping[str, Any]) -> dict[str, float]:
+    """What follows from the logged figures and what the training is for the machine: bits per byte of the training text, and
+    the share of bare matrix products' speed (model FLOPs utilisation, Chowdhery et al. 2022, appendix B)."""
+    found = {}
+    loss, speed = figures.get("loss"), figures.get("tokens_per_second")
+    size, work = finite(plan.get("bytes_per_token")), finite(plan.get("operations_per_token"))
+    peak, ranks = finite(plan.get("peak_operations_per_second")), finite(plan.get("ranks")) or 1.0
+    if size and loss is not None:
+        found["bits_per_byte"] = loss / math.log(2) / size
+    if work and peak and speed is not None:
+        found["utilisation"] = speed * work / (peak * ranks)
+    return found
+
+
+def kind_of(folder: Path) -> str:
+    """The kind of stage that wrote a folder; the folder's name where it does not say."""
+    try:
+        return str(read_json(folder / FINGERPRINT_FILE)["parts"]["stage"])
+    except (DuihuaError, KeyError, TypeError):
+        return folder.name
+
+
 def planned_steps(folder: Path) -> int | None:
-    """The steps that a stage will take, where its config says so (the length of an epoch of pairs stands nowhere)."""
+    """The steps that a stage will take by its config, for a training that has not said it."""
     try:
         parts = read_json(folder / FINGERPRINT_FILE)["parts"]
         config = build(STAGES[parts["stage"]].config_class(), parts["config"], parts["stage"])
@@ -105,14 +148,19 @@ def planned_steps(folder: Path) -> int | None:
 
 
 def last_sample(folder: Path) -> tuple[str, str] | None:
-    """Prompt and reply of the newest rollout, or None."""
+    """Prompt and reply of the newest rollout, else of the samples in the result; None where there is neither."""
     for path in sorted((folder / "rollouts").glob("*.json"), reverse=True)[:2]:  # the newest may be half written
         try:
             samples = read_json(path)["samples"]
             return str(samples[0]["prompt"]), str(samples[0]["text"])
         except (DuihuaError, KeyError, IndexError, TypeError):
             continue
-    return None
+    try:
+        first = read_json(folder / RESULT_FILE)["metrics"]["samples"][0]
+        said = first.get("text_after", first.get("reply", first.get("after", "")))
+        return (str(first["prompt"]), str(said)) if said else None
+    except (DuihuaError, KeyError, IndexError, TypeError, AttributeError):
+        return None
 
 
 def sparkline(values: tuple[float, ...], width: int = 40) -> str:

@@ -191,7 +191,9 @@ class ConversationStore:
         path: list[StoredMessage] = []
         while leaf_id is not None:
             if leaf_id not in by_id:
-                raise NotFoundError("no such message", where=leaf_id)
+                raise NotFoundError(
+                    "no such message", where=leaf_id, remedy="Read the conversation again; it may have been changed"
+                )
             path.append(by_id[leaf_id])
             leaf_id = path[-1].parent_id
         return path[::-1]
@@ -247,7 +249,7 @@ class ConversationStore:
         with self._session(writes=True) as session:
             message = _find_message(session, conversation_id, message_id)
             if message.role != "assistant":
-                raise NotFoundError("no such reply", where=message_id)
+                raise NotFoundError("no such reply", where=message_id, remedy="Name a message of the assistant")
             said = {name: value for name, value in (("vote", vote), ("correction", correction.strip())) if value}
             kept = {name: value for name, value in message.details.items() if name not in ("vote", "correction")}
             message.details = {**kept, **said}
@@ -275,14 +277,22 @@ def new_id() -> str:
 def _find(session: Session, kind: type[Row], row_id: str) -> Row:
     row = session.get(kind, row_id)
     if row is None:
-        raise NotFoundError(f"no such {'conversation' if kind is Conversation else 'message'}", where=row_id)
+        raise NotFoundError(
+            f"no such {'conversation' if kind is Conversation else 'message'}",
+            where=row_id,
+            remedy="Look it up in the list of conversations; it may have been deleted",
+        )
     return row
 
 
 def _find_message(session: Session, conversation_id: str, message_id: str) -> StoredMessage:
     message = _find(session, StoredMessage, message_id)
     if message.conversation_id != conversation_id:
-        raise NotFoundError("no such message in this conversation", where=message_id)
+        raise NotFoundError(
+            "no such message in this conversation",
+            where=message_id,
+            remedy="Read the conversation again; it may have been changed",
+        )
     return message
 
 

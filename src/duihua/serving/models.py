@@ -1,8 +1,9 @@
 """The models of one server: which bundles a path means, loading them in the background, finding one by name.
 
 A run's folder means all its chat models: `base` (pre-training), `sft`, `ppo`, in the order of training, the last the
-default; and its classifiers and translators, which are kept apart, because they answer routes of their own. Loading happens
-in a thread, so that /health can say 503 and the page can say that it is loading.
+default; and its classifiers and translators, which are kept apart, because they answer routes of their own. A folder with
+versions (`duihua feedback`) means all of them, the promoted one being the last and so the default. Loading happens in a
+thread, so that /health can say 503 and the page can say that it is loading.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from duihua import console
 from duihua.errors import BundleError, DuihuaError
 from duihua.files import read_json
+from duihua.models.versions import bundle_of, has_versions, read_versions
 from duihua.serving.api_errors import ApiError
 from duihua.serving.config import ServingConfig
 from duihua.serving.served_classifier import ServedClassifier
@@ -48,6 +51,9 @@ def find_sources(paths: Sequence[str | Path]) -> list[ModelSource]:
         if (path / "config.json").is_file():
             sources.append(ModelSource(RUN_STAGES.get(path.resolve().name, path.resolve().name), path))
             continue
+        if has_versions(path) or bundle_of(path) != path:
+            sources += _versions(path)
+            continue
         found = [ModelSource(name, path / stage) for stage, name in RUN_STAGES.items() if _is_policy(path / stage)]
         chats = bool(found)  # of a run with chat models, the other folders are looked at for what is none
         for child in sorted(_children(path)):
@@ -61,6 +67,22 @@ def find_sources(paths: Sequence[str | Path]) -> list[ModelSource]:
             )
         sources.extend(found)
     return _with_distinct_names(sources)
+
+
+def _versions(path: Path) -> list[ModelSource]:
+    """All versions of a folder, the promoted one last; or the one that the path names. An old one that is gone is left out."""
+    if not has_versions(path):
+        return [ModelSource(path.name, bundle_of(path))]
+    known = read_versions(path)
+    found = []
+    for version in known.made():
+        try:
+            found.append(ModelSource(version.name, known.bundle(version.name)))
+        except BundleError as error:
+            if version.name == known.promoted:
+                raise
+            console.warn(str(error))
+    return found
 
 
 def _children(path: Path) -> list[Path]:
@@ -161,7 +183,13 @@ class Models:
         except DuihuaError as error:
             self.error, self.state = error, "failed"
         except Exception as error:
-            self.error, self.state = DuihuaError(f"loading failed: {type(error).__name__}: {error}"), "failed"
+            self.error, self.state = (
+                DuihuaError(
+                    f"loading failed: {type(error).__name__}: {error}",
+                    remedy="The traceback on the server's console says where; check the model with `duihua inspect DIR`",
+                ),
+                "failed",
+            )
             raise
         finally:
             when_done()

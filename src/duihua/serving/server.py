@@ -99,14 +99,14 @@ def serve(
                 ready(address, models)
 
         models.start(loaded)
-        with _signals_end_quietly():
+        with signals_end_quietly():
             asyncio.run(server.serve(sockets=[taken]))
         if models.error is not None:
             raise models.error
 
 
 @contextlib.contextmanager
-def _signals_end_quietly() -> Iterator[None]:
+def signals_end_quietly() -> Iterator[None]:
     """uvicorn sends itself the signal again when it has stopped; by then it has done its work."""
     previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

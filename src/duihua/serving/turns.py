@@ -34,12 +34,14 @@ class Turns:
         others have their turns. Raises EngineBusy when too many wait already, GivenUp where `stop` says so."""
         with self._count:
             if self.waiting > self._most:
-                raise EngineBusy(f"{self._most} requests wait for {self._model} already")
+                raise EngineBusy(
+                    f"{self._most} requests wait for {self._model} already", remedy="Ask again when some are answered"
+                )
             self.waiting += 1
         try:
             while not self._work.acquire(timeout=-1 if stop is None else SECONDS_BETWEEN_LOOKS):
                 if stop is not None and stop():
-                    raise GivenUp("nobody waits for the answer any more")
+                    raise GivenUp("nobody waits for the answer any more", remedy="Ask again")
             try:
                 yield
             finally:

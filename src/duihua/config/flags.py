@@ -15,6 +15,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+from duihua.config.build import field_help
 from duihua.config.mapping import nearest
 from duihua.errors import ConfigError
 
@@ -41,7 +42,7 @@ def parse(cls: type[T], argv: Sequence[str], default: T | None = None, prog: str
     wants_help = "--help" in arguments or "-h" in arguments
     complaint = io.StringIO()
     try:
-        with contextlib.nullcontext() if wants_help else contextlib.redirect_stderr(complaint):
+        with _joined_help(cls) if wants_help else contextlib.redirect_stderr(complaint):
             given: dict[str, Any] = {} if default is None else {"default": default}
             # A group that may be absent is a set of flags or nothing, never a subcommand.
             given |= {"prog": prog or None, "description": description or None, "config": (tyro.conf.AvoidSubcommands,)}
@@ -51,6 +52,45 @@ def parse(cls: type[T], argv: Sequence[str], default: T | None = None, prog: str
         if wants_help or stop.code in (0, None):
             raise
         raise _as_error(cls, complaint.getvalue(), prog) from None
+
+
+@contextlib.contextmanager
+def _joined_help(cls: type) -> Iterator[None]:
+    """Each docstring as one paragraph while help is printed: tyro keeps line ends where the next line is indented, and ours
+    are, so that its boxes would be broken in the middle of sentences. The annotations are put back afterwards."""
+    import tyro
+
+    before: list[tuple[dict[str, Any], str, Any]] = []
+    for found in _dataclasses_in(cls):
+        hints = typing.get_type_hints(found, include_extras=True)
+        texts = field_help(found)
+        names = {field.name for field in dataclasses.fields(found)} & texts.keys()
+        for base in found.__mro__[:-1]:
+            own = base.__annotations__
+            for name in own.keys() & names:
+                joined = tyro.conf.arg(help=" ".join(texts[name].split()))
+                before.append((own, name, own[name]))
+                own[name] = typing.Annotated[hints[name], joined]
+    try:
+        yield
+    finally:
+        for own, name, annotation in reversed(before):
+            own[name] = annotation
+
+
+def _dataclasses_in(cls: type) -> dict[type, None]:
+    """A dataclass and those that its fields hold, be it in a tuple or as one of several kinds; each once."""
+    found: dict[type, None] = {}
+    waiting: list[Any] = [cls]
+    while waiting:
+        kind = waiting.pop()
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            if kind not in found:
+                found[kind] = None
+                waiting += typing.get_type_hints(kind).values()
+        else:
+            waiting += typing.get_args(kind)
+    return found
 
 
 def optional_groups(cls: type) -> dict[str, type]:

@@ -40,6 +40,7 @@ from duihua.report.fingerprint import FINGERPRINT_FILE, Fingerprints, marks_of
 from duihua.report.lock import LOCK_FILE, only_run
 from duihua.report.machine import machine, usable_cores, versions
 from duihua.report.recipe import PlannedStage, Recipe
+from duihua.report.recipe_cost import RecipeCost, compared, cost_line, rest_line
 from duihua.report.run_log import RUN_FILE, RunLog, now
 from duihua.report.stage_state import bundle_sizes, stage_state
 from duihua.stages.context import RESULT_FILE, StageContext, StageResult
@@ -91,6 +92,8 @@ def run_recipe(
         say(
             f"Run {recipe.name} in {directory}: {', '.join(names[:last])}; seed {recipe.seed}, {threads} threads, {device}"
         )
+        if recipe.cost is not None:
+            say(cost_line(recipe.cost, names[:last]))
         outcome: dict[str, str] = {}
         with RunLog(directory, facts) as log:
             try:
@@ -108,11 +111,15 @@ def run_recipe(
                     )
                     label = f"[{number}/{last}] {planned.name}"
                     outcome[planned.name] = _bring_up(planned, context, fingerprint, parts, log, label, said)
+                    done = {name: log.stage(name)["seconds"] for name in outcome}
+                    rest = rest_line(recipe.cost, done, names[:last]) if recipe.cost is not None else None
+                    if rest is not None and outcome[planned.name] == "finished":
+                        say(rest)
             except KeyboardInterrupt:
                 say(f"Stopped; nothing is lost. Go on with the same command: {shlex.join(said)}")
                 raise
             complete = last == len(names)
-            summary = _write_up(directory, log) if complete else {}
+            summary = _write_up(directory, log, recipe.cost) if complete else {}
     return RunOutcome(directory, outcome, complete, summary)
 
 
@@ -220,6 +227,9 @@ def _bring_up(
     except BaseException:
         log.end(planned.name, "unfinished")
         raise
+    derived = (result.metrics.get("settings") or {}).get("dial")
+    if derived:
+        log.stage(planned.name)["derived"] = derived
     log.end(planned.name, "finished")
     _release_memory()
     say(f"{label}: done in {duration(log.stage(planned.name)['seconds'] - before)}")
@@ -286,13 +296,16 @@ def _flat(value: Any, prefix: str = "") -> Iterator[str]:
         yield f"{prefix.rstrip('.')} {shown_value}"
 
 
-def _write_up(directory: Path, log: RunLog) -> dict[str, Any]:
+def _write_up(directory: Path, log: RunLog, cost: RecipeCost | None) -> dict[str, Any]:
     """summary.json and report.html. Written twice when this attempt did work, so that both hold the time they took."""
     from duihua.report.page import write_report
     from duihua.report.summary import write_summary
 
     if log.working:
         log.save()
+        if cost is not None:
+            log.record["prediction"] = compared(cost, log.record["minutes"], log.record["peak_memory_gib"])
+            log.save()
         write_summary(directory)
         write_report(directory)
     log.finish()

@@ -42,6 +42,8 @@ def run(config: BagOfWordsConfig, context: StageContext) -> StageResult:
     say_left_out("bag_of_words", f"{source.name}, train", source.left_out.counts)
     tested = read_records(source, "heldout", "classification", config.test_limit, "bag_of_words")
     left_out["heldout"] = source.left_out.to_mapping()
+    if left_out["heldout"] != left_out["train"]:  # where both parts are lines of one file, they were said above
+        say_left_out("bag_of_words", f"{source.name}, heldout", source.left_out.counts)
     classes = class_names(records, where)
     positive = positive_class(config.positive_class, classes, "bag_of_words")
     truth = [label_name(record) for record in tested]

@@ -14,8 +14,10 @@ from torch import Tensor
 from duihua.engine.randomness import sample_seed
 from duihua.stages.configs.grpo import GRPOConfig
 from duihua.stages.group_math import group_advantages, solved_alike, whole_reply_rewards
+from duihua.stages.prompt_order import order_of_prompts
 from duihua.stages.replies import Prompt
-from duihua.stages.rollout import ROLLOUT_METRICS, Credit, Judged, Rollout, order_of_prompts
+from duihua.stages.rollout import Rollout
+from duihua.stages.rollout_figures import ROLLOUT_METRICS, Credit, Judged
 
 GROUP_METRICS = (
     *(name for name in ROLLOUT_METRICS if name != "explained_variance"),

@@ -27,7 +27,8 @@ Row = dict[str, float]
 
 
 def read_metrics(run: Path) -> list[Row]:
-    """The rows of a stage directory's metrics.jsonl, one an update; DataError where there are none of PPO."""
+    """The rows of a stage directory's metrics.jsonl, one an update, without those of evaluations on the way; DataError where
+    there are none of PPO."""
     path = run / METRICS if run.is_dir() else run
     if not path.is_file():
         raise DataError(f"no {METRICS} there", where=str(run), remedy="Name the folder that `duihua ppo` wrote")
@@ -39,7 +40,8 @@ def read_metrics(run: Path) -> list[Row]:
             raise DataError("a line that is no JSON", where=f"{path}:{number}", remedy="Mend or remove it") from error
         if isinstance(found, dict):
             rows.append({key: float(value) for key, value in found.items() if isinstance(value, int | float)})
-    if not rows or not {"kl", "iteration"} <= set(rows[0]):
+    rows = [row for row in rows if "iteration" in row]
+    if not rows or "kl" not in rows[0]:
         raise DataError("holds no figures of PPO", where=str(path), remedy="Name the folder that `duihua ppo` wrote")
     return rows
 

@@ -24,6 +24,7 @@ from duihua.engine.randomness import sample_seed
 from duihua.models.decoder import Decoder
 from duihua.nn.losses import token_log_probabilities
 from duihua.stages.reward_pairs import Pair
+from duihua.training.ranks import current
 
 PROMPT, CHOSEN, REJECTED = 0, 1, 2
 
@@ -132,16 +133,19 @@ def side_log_probabilities(network: Decoder, batch: dict[str, Tensor]) -> Tensor
 def all_log_probabilities(
     network: Decoder, trees: Sequence[Tree], row_tokens: int, micro_batch_tokens: int, pad_id: int
 ) -> Tensor:
-    """log pi of both sides of every tree, (n, 2) in fp32 on the CPU: chosen, rejected."""
+    """log pi of both sides of every tree, (n, 2) in fp32 on the CPU: chosen, rejected. Several ranks read a part each."""
     found = torch.zeros(len(trees), 2)
     if not trees:
         return found
-    device = network.embedding.weight.device
-    for rows in micro_batches(trees, rows_of(trees, row_tokens), micro_batch_tokens):
+    device, ranks = network.embedding.weight.device, current()
+    for whole in micro_batches(trees, rows_of(trees, row_tokens), micro_batch_tokens):
+        rows = whole[ranks.number :: ranks.count]
+        if not rows:
+            continue
         batch = tree_batch(trees, rows, pad_id)
         sums = side_log_probabilities(network, {name: tensor.to(device) for name, tensor in batch.items()})
         found[batch["pairs"]] = torch.stack(sums.float().cpu().chunk(2), dim=1)
-    return found
+    return ranks.add(found)  # each pair stands on one rank and is zero on the others
 
 
 def micro_batches(

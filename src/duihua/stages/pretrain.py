@@ -25,12 +25,16 @@ from duihua.errors import DataError
 from duihua.evaluation.bits_per_byte import TextScore, bits_per_byte
 from duihua.files import sha256_json
 from duihua.models.bundle import ModelCard, save_bundle
-from duihua.models.config import DecoderConfig
 from duihua.models.decoder import Decoder, parameter_count
+from duihua.models.work import training_flops
 from duihua.stages.configs.pretrain import PretrainConfig
 from duihua.stages.context import StageContext, StageResult
+from duihua.stages.dial_plan import World, plan
 from duihua.stages.left_out import say_left_out
+from duihua.stages.prediction import outcome, say_outcome, say_plan
+from duihua.stages.workload import workload
 from duihua.text.tokenizer import Tokenizer
+from duihua.training.memory import forget_peak, peak_memory
 from duihua.training.ranks import current, only_first_goes_on
 from duihua.training.trainer import Batch, LossParts, Trainer
 
@@ -53,6 +57,14 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
     sources = [open_source(source, context.data_directory) for source in config.sources]
     with current().in_turn():
         shards, repeats = token_shards(sources, config.sources, tokenizer, context.data_directory)
+    planned = None
+    if config.dialled:
+        again = [open_source(source, context.data_directory) for source in config.sources]  # which count for themselves
+        heldout = held_out_documents(again)
+        world = World(config, context, tokenizer, shards, repeats, heldout, language_model_loss)
+        planned = plan(config, context, world, started)
+        config = planned.config
+        forget_peak(context.device)
     shape = config.shape.decoder(tokenizer.vocabulary_size, config.length)
     network = Decoder(shape).initialise(context.seed)
     batches = StreamedBatches(
@@ -70,6 +82,9 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         "training_flops": training_flops(shape, step_tokens * config.steps),
         **dataclasses.asdict(shape),
     }
+    if planned is not None:
+        settings["dial"] = {"size": planned.size, **planned.derived}
+        say_plan(planned, settings["epochs"])
     console.say(
         f"pretrain: {shape.layers} layers, {shape.width} wide, {shape.heads} heads of {shape.head_width} with "
         f"{shape.key_value_heads} for keys and values, feed-forward {shape.feed_forward_width}, context {shape.context}, "
@@ -91,9 +106,11 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         device=context.device,
         seed=context.seed,
         label="pretrain",
+        facts=workload(context, config.trainer, shape, settings["bytes_per_token"]),
     )
     trained = trainer.run()
     only_first_goes_on()
+    ended = time.monotonic()
     scores = bits_per_byte(network, tokenizer, held_out_documents(sources), config.length, device=context.device)
     left_out = {source.name: source.left_out.to_mapping() for source in sources}
     for source in sources:
@@ -116,6 +133,8 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
     }
     if config.expected_bits_per_byte is not None:
         metrics["expected"]["bits_per_byte"] = list(config.expected_bits_per_byte)
+    elif planned is not None and planned.bits is not None:
+        metrics["expected"]["bits_per_byte"] = [planned.bits["low"], planned.bits["high"]]
     card = ModelCard(
         title="Duihua base model",
         stage="pretrain",
@@ -123,6 +142,10 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         metrics={"held-out bits per byte": scores["all"].bits_per_byte},
     )
     save_bundle(context.directory, network, tokenizer, card)
+    if planned is not None:
+        seconds = planned.setup_seconds + trained.seconds + time.monotonic() - ended
+        metrics["prediction"] = outcome(planned, seconds, peak_memory(context.device), scores["all"].bits_per_byte)
+        say_outcome(metrics["prediction"])
     result = StageResult(context.directory, metrics)
     result.save(context.directory)
     return result
@@ -165,19 +188,6 @@ def source_terms(sources: list[Source]) -> list[dict[str, str]]:
     return [
         {"name": source.name, "language": source.language, **dataclasses.asdict(source.terms)} for source in sources
     ]
-
-
-def training_flops(shape: DecoderConfig, tokens: int) -> float:
-    """Matrix-product work of training on `tokens`: 6 for each weight that multiplies, and attention's own (causal half).
-
-    The count of Chowdhery et al. 2022 (PaLM, appendix B), with a query multiplied by the (t + 1) / 2 keys that the mask lets it
-    see on average. models/flops.py counts the same by running the network, which takes a second; a test holds both equal.
-    """
-    block = shape.width * shape.head_width * 2 * (shape.heads + shape.key_value_heads)
-    block += (3 if shape.gated else 2) * shape.width * shape.feed_forward_width
-    weights = shape.layers * block + shape.width * shape.vocabulary_size
-    attention = 6 * shape.layers * shape.heads * shape.head_width * (shape.context + 1)
-    return float(tokens) * (6 * weights + attention)
 
 
 def _texts(source: Source) -> Iterator[str]:

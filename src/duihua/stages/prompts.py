@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from duihua.data.pairs import Exchange, exchanges, interleave, shuffled
-from duihua.data.records import ASSISTANT, USER, Conversation, LeftOut, Message, Preference, Split
+from duihua.data.records import ASSISTANT, SYSTEM, USER, Conversation, LeftOut, Message, Preference, Split
 from duihua.data.source import Source, SourceConfig, open_source
 from duihua.errors import ConfigError, DataError
 from duihua.stages.replies import Prompt
@@ -23,7 +23,11 @@ def open_sources(configs: Sequence[SourceConfig], data_directory: Path, kind: st
     sources = [open_source(config, data_directory) for config in configs]
     for source in sources:
         if source.kind != kind:
-            raise ConfigError(f"needs {kind}, and {source.name} holds {source.kind}", where=where)
+            raise ConfigError(
+                f"needs {kind}, and {source.name} holds {source.kind}",
+                where=where,
+                remedy=f"Name a source of {kind}; `duihua data list` shows the kinds",
+            )
     return sources
 
 
@@ -66,6 +70,21 @@ def draw_exchanges(
         else:
             drawn.append(exchange)
     return drawn
+
+
+def ends_of(prompt: Sequence[Message]) -> Iterator[list[Message]]:
+    """The prompt's last message, its last few, and the whole prompt: each from a message of the user on, behind the system's.
+
+    What is too long for an end of a prompt is too long for the prompt, and an end costs little to encode."""
+    system = [message for message in prompt[:1] if message["role"] == SYSTEM]
+    given = 0
+    for length in (1, 5, len(prompt)):
+        part = list(prompt[len(system) :][-length:])
+        while length < len(prompt) and part and part[0]["role"] != USER:
+            part.pop(0)
+        if len(part) > given:
+            given = len(part)
+            yield [*system, *part]
 
 
 def make_prompt(exchange: Exchange, index: int, template: ChatTemplate) -> Prompt:

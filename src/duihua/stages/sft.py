@@ -8,6 +8,7 @@ the packed loss is the loss of each conversation alone.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from duihua.stages.left_out import say_left_out
 from duihua.stages.low_rank import finish_lora
 from duihua.stages.pretrain import source_terms
 from duihua.stages.prompts import open_sources, require_stop_token
+from duihua.stages.workload import workload
 from duihua.text.chat_template import ChatTemplate
 from duihua.training.ranks import only_first_goes_on
 from duihua.training.trainer import Batch, LossParts, Trainer
@@ -114,6 +116,9 @@ def run(config: SFTConfig, context: StageContext) -> StageResult:
         seed=context.seed,
         evaluate=lambda _: {"heldout_loss": token_accuracy(network, examples, device=context.device).loss},
         label="sft",
+        facts=None
+        if config.lora
+        else workload(context, config.trainer, dataclasses.replace(network.config, context=length)),
     )
     trained = trainer.run()
     only_first_goes_on()

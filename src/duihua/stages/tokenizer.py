@@ -32,9 +32,9 @@ from duihua.text.words import WordVocabulary
 LANGUAGES = ("en", "zh")
 MEGABYTE = 1_000_000
 VIEW_FILE = "token_view.json"
-VIEW_BYTES = MEGABYTE
-"""Text of each language that the vocabularies of characters and words are learnt from, for the view: jieba cuts about a
-megabyte in a second or two, and more text changes little of what is seen."""
+VIEW_BYTES = MEGABYTE // 4
+"""Text of each language that the vocabularies of characters and words are learnt from, for the view: jieba cuts a megabyte
+in four to eight seconds, and more text changes little of what is seen."""
 
 
 def run(config: TokenizerConfig, context: StageContext) -> StageResult:

@@ -68,8 +68,9 @@ def show(metrics: dict[str, Any]) -> None:
     """Print the scores of the stage's result."""
     for name, test in metrics["test"].items():
         for score in ("bleu", "chrf"):
-            found = Score(**test[score])
-            console.say(f"translate: {name} {score} {found.value:.2f}  {found.signature}")
+            found, interval = Score(**test[score]), test[f"{score}_interval"]
+            shown = f"{found.value:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
+            console.say(f"translate: {name} {score} {shown}  {found.signature}")
         rows = [[each["length"], each["sentences"], each["bleu"]["value"]] for each in test["by_length"]["buckets"]]
         unit = test["by_length"]["unit"]
         console.table(f"translate: {name}, BLEU by the source's length", [unit, "sentences", "BLEU"], rows)

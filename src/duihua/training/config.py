@@ -49,14 +49,28 @@ class OptimizerConfig:
         rates = [field.name for field in dataclasses.fields(self) if field.name.endswith("learning_rate")]
         for name in (*rates, "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"cannot be negative, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set 0 or more, or leave it out",
+                )
         for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"must be in [0, 1), found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be in [0, 1), found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set a number from 0 to below 1, or leave it out",
+                )
         if self.epsilon <= 0:
-            raise ConfigError(f"must be above 0, found {self.epsilon}", where="epsilon")
+            raise ConfigError(
+                f"must be above 0, found {self.epsilon}", where="epsilon", remedy="Set a larger number, or leave it out"
+            )
         if self.newton_schulz_steps < 1:
-            raise ConfigError(f"must be at least 1, found {self.newton_schulz_steps}", where="newton_schulz_steps")
+            raise ConfigError(
+                f"must be at least 1, found {self.newton_schulz_steps}",
+                where="newton_schulz_steps",
+                remedy="Set it to 1 or more, or leave it out",
+            )
 
 
 @dataclass(frozen=True)
@@ -87,14 +101,30 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         for name in ("warmup_steps", "patience", "threshold"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"cannot be negative, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set 0 or more, or leave it out",
+                )
         for name in ("decay_fraction", "final_fraction"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"must be between 0 and 1, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be between 0 and 1, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set a number from 0 to 1, or leave it out",
+                )
         if self.step_size < 1:
-            raise ConfigError(f"must be at least 1, found {self.step_size}", where="step_size")
+            raise ConfigError(
+                f"must be at least 1, found {self.step_size}",
+                where="step_size",
+                remedy="Set it to 1 or more, or leave it out",
+            )
         if not 0 < self.gamma <= 1:
-            raise ConfigError(f"must be in (0, 1], found {self.gamma}", where="gamma")
+            raise ConfigError(
+                f"must be in (0, 1], found {self.gamma}",
+                where="gamma",
+                remedy="Set a number above 0 and up to 1, or leave it out",
+            )
 
 
 @dataclass(frozen=True)
@@ -144,19 +174,33 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         for name in ("log_every", "keep_checkpoints", "most_skipped_steps"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"must be at least 1, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set it to 1 or more, or leave it out",
+                )
         for name in ("clip_norm", "evaluate_every", "checkpoint_seconds", "checkpoint_steps"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"cannot be negative, found {getattr(self, name)}", where=name)
+                raise ConfigError(
+                    f"cannot be negative, found {getattr(self, name)}",
+                    where=name,
+                    remedy="Set 0 or more, or leave it out",
+                )
         if self.spike_factor and not 1 < self.spike_factor < float("inf"):
-            raise ConfigError(f"must be 0 or above 1, found {self.spike_factor}", where="spike_factor")
+            raise ConfigError(
+                f"must be 0 or above 1, found {self.spike_factor}",
+                where="spike_factor",
+                remedy="5 to 10 touches no ordinary step; 0 skips none",
+            )
         if self.end_with == "best" and not self.keep_best:
             raise ConfigError(
                 "needs keep_best, the figure that says which is best", where="end_with", remedy="Name it in keep_best"
             )
         if not 0 < self.loss_scale < float("inf"):
-            raise ConfigError(f"must be above 0, found {self.loss_scale}", where="loss_scale")
+            raise ConfigError(f"must be above 0, found {self.loss_scale}", where="loss_scale", remedy="65536 is usual")
         if self.loss_scale_growth_steps < 1:
             raise ConfigError(
-                f"must be at least 1, found {self.loss_scale_growth_steps}", where="loss_scale_growth_steps"
+                f"must be at least 1, found {self.loss_scale_growth_steps}",
+                where="loss_scale_growth_steps",
+                remedy="Set it to 1 or more, or leave it out",
             )

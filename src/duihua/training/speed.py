@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
 from duihua.training.precision import compute_dtype
-from duihua.training.trainer import Batch, Loss, Trainer
+from duihua.training.trainer import Batch, BatchSource, Loss, Trainer
 
 LONGEST_STEP = 5.0
 """Seconds; a step that takes longer even at the rate of bare products is not measured."""
@@ -82,15 +82,17 @@ def measure_steps(
     optimizer: OptimizerConfig,
     device: str = "cpu",
     seconds: float = 4.0,
+    batches: BatchSource | None = None,
 ) -> Speed:
     """Train `network` on random tokens for about `seconds`, after one or two steps that are not counted. It is changed by that.
 
-    flops_per_token: of forward and backward, to state the rate of operations. Nothing is written.
+    flops_per_token: of forward and backward, to state the rate of operations. batches: what to train on instead, steps of
+    `batch` rows of `length` in all. Nothing is written.
     """
     trainer = Trainer(
         network,
         loss,
-        RandomTokens(vocabulary_size, batch, length),
+        batches or RandomTokens(vocabulary_size, batch, length),
         steps=1_000_000,
         optimizer=optimizer,
         schedule=ScheduleConfig(kind="constant", warmup_steps=1000),

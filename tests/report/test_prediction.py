@@ -1,0 +1,71 @@
+"""What was predicted and what came, on the page in both languages; and what a recipe says of its own cost."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from duihua.errors import ConfigError
+from duihua.report.page import write_report
+from duihua.report.recipe import load_recipe
+from duihua.report.recipe_cost import RecipeCost, compared, cost_line, rest_line
+
+build_fake_run = runpy.run_path(str(Path(__file__).with_name("fake_run.py")))["build_fake_run"]
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+COST = RecipeCost("a slow box", 2.0, {"tokenizer": 10.0, "pretrain": 100.0, "sft": 40.0})
+
+
+def put(path: Path, keys: list[str], value: object) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    inner = found
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path.write_text(json.dumps(found), encoding="utf-8")
+
+
+def test_the_report_shows_predicted_against_achieved(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path / "run")
+    put(run / "pretrain" / "result.json", ["metrics", "prediction"], None)  # nothing was predicted
+    assert 'id="prediction"' not in write_report(run).read_text(encoding="utf-8")
+    prediction = {
+        "minutes": {"predicted": 10.0, "achieved": 11.5, "ratio": 1.15, "held": True},
+        "memory_gib": {"predicted": 1.0, "achieved": 1.5, "ratio": 1.5, "held": False},
+        "bits_per_byte": {"predicted": 1.9, "achieved": 1.88, "ratio": 0.99, "low": 1.8, "high": 2.0, "held": True},
+        "held": False,
+    }
+    put(run / "pretrain" / "result.json", ["metrics", "prediction"], prediction)
+    put(run / "run.json", ["prediction"], compared(COST, 2.5, 2.1))
+    page = write_report(run).read_text(encoding="utf-8")
+    section = page[page.index('<section id="prediction"') :]
+    section = section[: section.index("</section>")]
+    for text in ("Predicted and achieved", "预测与实际", "+15 %", "+50 %", "[1.80, 2.00]", "11.50", "held", "偏离"):
+        assert text in section
+    assert section.count("<table>") == 2 and section.count("missed") == 1
+    assert "Whole recipe" in section and "整个配方" in section
+
+
+def test_a_recipe_says_what_it_took_and_how_much_is_left() -> None:
+    names = ["tokenizer", "pretrain", "sft"]
+    assert cost_line(COST, names).startswith("These stages took 2m30s and 2.00 GiB of memory on a slow box")
+    assert "took 1m50s" in cost_line(COST, names[:2])
+    half = rest_line(COST, {"tokenizer": 5.0, "pretrain": 50.0}, names)  # twice as quick here
+    assert half is not None and half.startswith("about 20s left for sft (0.50 times")
+    assert rest_line(COST, {"tokenizer": 5.0, "pretrain": 50.0, "sft": 1.0}, names) is None
+    assert rest_line(COST, {"tokenizer": 5.0}, [*names, "mine"]) is None  # of which nothing is known
+    assert rest_line(COST, {"mine": 5.0}, ["mine", "sft"]) is None
+    found = compared(COST, 2.5 * 1.1, 2.0 * 1.3)
+    assert found["minutes"]["held"] and not found["memory_gib"]["held"]
+    assert found["minutes"]["ratio"] == pytest.approx(1.1)
+
+
+def test_the_quickstart_states_its_cost_only_as_it_stands() -> None:
+    recipe = load_recipe(QUICKSTART)
+    assert recipe.cost is not None and set(recipe.cost.seconds) == {stage.name for stage in recipe.stages}
+    assert load_recipe(QUICKSTART, ["seed=2"]).cost == recipe.cost
+    assert load_recipe(QUICKSTART, ["pretrain.steps=10"]).cost is None
+    with pytest.raises(ConfigError, match="must be above 0, found -1"):
+        RecipeCost("here", 1.0, {"sft": -1.0})

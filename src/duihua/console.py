@@ -240,4 +240,4 @@ def progress(total: float | None, unit: str, label: str, before: float = 0.0) ->
         console=Console(file=stream),
         speed_estimate_period=60,
     ) as bar:
-        yield _BarProgress(bar, bar.add_task(label, total=total, completed=before, metrics=""))
+        yield _BarProgress(bar, bar.add_task(label, total=total, completed=int(before), metrics=""))

@@ -90,6 +90,14 @@ def test_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> N
     )
 
 
+def test_hyphens_and_underscores_of_a_verb_are_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("bag-of-words", "bag_of_words"):
+        assert main([word, "runs/x"]) == 2
+        assert "Add --predict FILE" in capsys.readouterr().err
+    assert main(["bag-of-word"]) == 2
+    assert "no command 'bag-of-word'" in capsys.readouterr().err
+
+
 def test_a_users_mistake_is_one_line_and_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     stand_in(monkeypatch, raising(DataError("is empty", where="a.txt:3", remedy="Add text")))
     assert main(["doctor"]) == 2

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+import tyro
 
 from duihua.config import parse
 from duihua.errors import ConfigError
@@ -39,6 +40,30 @@ def test_help_holds_the_field_docstrings(capsys: pytest.CaptureFixture[str], mon
     shown = capsys.readouterr().out
     for text in ("duihua test", "How many updates there are.", "--inner.rate", "How fast."):
         assert text in shown
+
+
+@dataclass(frozen=True)
+class Wide:
+    """A docstring of two lines."""
+
+    words: int = 1
+    """The first half of a sentence,
+    and its second half."""
+    inner: tuple[Settings, ...] = (Settings(),)
+    """Inside."""
+
+
+def test_a_docstring_of_several_lines_is_one_paragraph_of_the_help(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    before = dict(Wide.__annotations__), dict(Settings.__annotations__)
+    sentence = "The first half of a sentence, and its second half."
+    for show, joined in ((parse, True), (lambda cls, argv: tyro.cli(cls, args=argv), False)):
+        with pytest.raises(SystemExit):
+            show(Wide, ["--help"])
+        assert (sentence in capsys.readouterr().out) == joined  # the control: tyro alone breaks the line
+    assert (dict(Wide.__annotations__), dict(Settings.__annotations__)) == before
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,3 +52,12 @@ def test_a_stream_of_lines_gives_what_the_whole_file_gives(tmp_path: Path) -> No
     for name, problem in {"absent": "no such file", "bad.gz": "cannot be read", "cut.gz": "cannot be read"}.items():
         with pytest.raises(DataError, match=problem):
             list(stream_lines(tmp_path / name))
+
+
+def test_standard_input_is_streamed_by_the_same_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = "\ufeffone\u2028still one\r\n\n四\n".encode() + b"\xff\n"
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(raw)))
+    lines = stream_lines("-")
+    assert [next(lines) for _ in range(3)] == ["one\u2028still one", "", "四"]
+    with pytest.raises(DataError, match=r"standard input:4:1: bytes that are not UTF-8"):
+        next(lines)

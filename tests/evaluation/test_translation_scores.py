@@ -29,6 +29,17 @@ def test_whole_scores_are_sacrebleus_own() -> None:
     assert "tok:13a" in found.bleu.signature and found.chrf.signature.startswith("nrefs:1")
 
 
+def test_each_score_lies_in_its_interval_and_equal_sentences_have_no_spread() -> None:
+    mixed = [text if i % 2 else text.replace("right", "wrong") for i, text in enumerate(RIGHT)]
+    found = score_translations(mixed, [[text] for text in RIGHT], "en", SOURCES)
+    for score, interval in ((found.bleu, found.bleu_interval), (found.chrf, found.chrf_interval)):
+        assert interval.value == pytest.approx(score.value) and interval.n == len(SOURCES)
+        assert interval.low < score.value < interval.high
+    perfect = score_translations(RIGHT, [[text] for text in RIGHT], "en", SOURCES)
+    assert perfect.bleu_interval.low == perfect.bleu_interval.high == pytest.approx(100)
+    assert found.to_dict()["bleu_interval"] == found.bleu_interval.to_dict()
+
+
 def test_every_sentence_stands_in_one_bucket_and_each_has_its_signature() -> None:
     found = score_translations(RIGHT, [[text] for text in RIGHT], "en", SOURCES)
     assert [(b.name, b.sentences) for b in found.buckets] == [

@@ -179,6 +179,12 @@ def _pretrain(hostile: str) -> dict[str, Any]:
                      "batch_tokens": 2048, "steps": 600, "muon_learning_rate": 0.02, "adamw_learning_rate": 0.003,
                      "warmup_tokens": 40960, "decay_share": 0.4},
         "expected": {"first_loss": math.log(8192), "bits_per_byte": [1.85, 2.0]},
+        "prediction": {
+            "minutes": {"predicted": 6.0, "achieved": 6.6, "ratio": 1.1, "held": True},
+            "memory_gib": {"predicted": 1.0, "achieved": 1.5, "ratio": 1.5, "held": False},
+            "bits_per_byte": {"predicted": 1.9, "achieved": 1.931, "ratio": 1.016, "low": 1.8, "high": 2.0, "held": True},
+            "held": False,
+        },
         "skipped_steps": 0,
         "left_out": {"encyclopaedia": {"total": 12, "reasons": {"bytes that are not UTF-8": {"count": 12, "first": "articles.jsonl:881"}}},
                      "law": {"total": 0, "reasons": {}}},
@@ -355,6 +361,42 @@ def _recurrent(hostile: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _translate(hostile: str) -> dict[str, Any]:
+    bleu, chrf = "nrefs:1|case:mixed|tok:13a|smooth:exp", "nrefs:1|case:mixed|nc:6|nw:0"
+    validated = {"validation_loss": 1.571, "validation_perplexity": 4.81, "validation_bleu": 47.3,
+                 "validation_bleu_signature": bleu + "|greedy"}  # fmt: skip
+    return {
+        "directions": ["fr-en"],
+        "network": "transformer",
+        "parameters": 7_622_400,
+        "vocabulary_size": 8000,
+        "pairs": {"train": 29_452, "validation": 1014, "test": 1000, "train_sharing_a_text_with_test": 3},
+        "left_out": {"total": 2, "reasons": {"training: more than 128 tokens": {"count": 2, "first": "multi30k-fr-en"}}},
+        "steps": 600,
+        "epochs": 20,
+        "tokens": 2_400_000,
+        "loss": 2.31,
+        "plain_loss": 1.02,
+        "skipped_steps": 0,
+        "kept": "averaged",
+        "candidates": {"averaged_snapshots": 5, "last": {**validated, "validation_bleu": 46.1}, "averaged": validated,
+                       "best": {**validated, "validation_bleu": 46.6}},
+        "test": {"fr-en": {"sentences": 1000, "bleu": {"value": 51.27, "signature": bleu}, "chrf": {"value": 68.9, "signature": chrf},
+                           "bleu_interval": {"value": 51.27, "low": 49.8, "high": 52.7, "n": 1000},
+                           "chrf_interval": {"value": 68.9, "low": 67.9, "high": 69.9, "n": 1000},
+                           "by_length": {"measured": "source", "unit": "words", "buckets": [
+                               {"length": "6-10", "sentences": 300, "bleu": {"value": 55.1, "signature": bleu}},
+                               {"length": "31+", "sentences": 12, "bleu": {"value": 33.4, "signature": bleu}}]}}},
+        "search": {"beam": 5, "length_penalty": "gnmt"},
+        "samples": [{"direction": "fr-en", "source": "Je suis étudiant" + hostile, "translation": "I am a student" + hostile},
+                    {"direction": "fr-en", "source": "Deux chiens jouent.", "translation": "Two dogs play.",
+                     "reference": "Two dogs are playing." + hostile}],
+        "tokens_per_second": 4100.0,
+        "seconds": 900.0,
+        "terms": [{"name": "multi30k-fr-en", "language": "fr-en", "licence": "research data"}],
+    }  # fmt: skip
+
+
 def _evaluate(hostile: str) -> dict[str, Any]:
     def greetings(language: str) -> dict[str, Any]:
         answers = {"en": "Hello! How can I help you today?", "zh": "你好！很高兴见到你。"}
@@ -464,6 +506,16 @@ def _recurrent_rows(steps: int) -> list[dict[str, Any]]:
     ]
 
 
+def _translate_rows(steps: int) -> list[dict[str, Any]]:
+    return [
+        {"step": step, "loss": 2.3 + 6.6 * math.exp(-step / 80), "plain_loss": 1.0 + 7.9 * math.exp(-step / 80),
+         "learning_rate": 0.001 * min(step / 60, (60 / step) ** 0.5), "tokens_per_second": 4100.0}
+        | ({"validation_loss": 1.55 + 3 * math.exp(-step / 90), "validation_perplexity": 4.8 + 90 * math.exp(-step / 90),
+            "validation_bleu": 47 * (1 - math.exp(-step / 120)), "validation_bleu_signature": "tok:13a"} if step % 60 == 0 else {})
+        for step in range(1, 601)
+    ]  # fmt: skip
+
+
 RESULTS: dict[str, Callable[[str], dict[str, Any]]] = {
     "tokenizer": _tokenizer,
     "pretrain": _pretrain,
@@ -475,6 +527,7 @@ RESULTS: dict[str, Callable[[str], dict[str, Any]]] = {
     "bag_of_words": _bag_of_words,
     "ngram": _ngram,
     "recurrent": _recurrent,
+    "translate": _translate,
 }
 ROWS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "pretrain": _pretrain_rows,
@@ -483,6 +536,7 @@ ROWS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "ppo": _ppo_rows,
     "classify": _classify_rows,
     "recurrent": _recurrent_rows,
+    "translate": _translate_rows,
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "tokenizer": {"vocabulary_size": 8192, "sample_megabytes": 8.0},
@@ -496,4 +550,5 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "bag_of_words": {"weighting": "tf-idf"},
     "ngram": {"order": 2},
     "recurrent": {"corpus": "words", "epochs": 8.0},
+    "translate": {"from_language": "fr", "to_language": "en", "label_smoothing": 0.1, "epochs": 20},
 }  # fmt: skip

@@ -29,8 +29,8 @@ SHOWN_CHARACTERS = 200
 DESCRIPTION = """\
 Ask a classifier over bags of words, or find the documents that are most like a query (cosine of their TF-IDF vectors).
 
-FILE: .txt, one text a line; .jsonl, .json, .csv, .tsv, .parquet (also as .gz or .zst) with a column text; - for standard
-input, read like .txt, or like .jsonl with --form jsonl."""
+FILE: .txt, one text a line; .jsonl, .json, .csv, .tsv or .parquet with a column text; all but .parquet also as .gz or .zst;
+- for standard input, read like .txt, or like .jsonl with --form jsonl."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -100,7 +100,9 @@ def _search(arguments: argparse.Namespace) -> dict[str, Any]:
     if not arguments.documents:
         raise ConfigError("there is nothing to search in", where="--search", remedy="Add --documents FILE")
     if arguments.k < 1:
-        raise ConfigError(f"must be at least 1, found {arguments.k}", where="--k")
+        raise ConfigError(
+            f"must be at least 1, found {arguments.k}", where="--k", remedy="Set it to 1 or more, or leave it out"
+        )
     texts = _texts(arguments, arguments.documents)
     if not texts:
         raise DataError("holds no text", where=arguments.documents, remedy="Write one text a line")

@@ -80,7 +80,11 @@ def _check(arguments: argparse.Namespace) -> None:
     for name, least in (("n", 1), ("count", 1), ("reply_tokens", 1), ("prompt_tokens", 0), ("slots", 1)):
         if getattr(arguments, name) < least:
             flag = f"--{name.replace('_', '-')}"
-            raise ConfigError(f"must be at least {least}, found {getattr(arguments, name)}", where=flag)
+            raise ConfigError(
+                f"must be at least {least}, found {getattr(arguments, name)}",
+                where=flag,
+                remedy=f"Set it to {least} or more, or leave it out",
+            )
     if arguments.temperature <= 0:
         raise ConfigError(
             f"must be above 0, found {arguments.temperature}",

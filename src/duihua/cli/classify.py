@@ -28,8 +28,8 @@ PREDICT_HELP = """\
 Print the label and the probability of every label, one line for each example, in the file's order.
 
 FILE: .txt, one example a line; the two texts of a pair, or a context and its options, with tabs between them.
-.jsonl, .json, .csv, .tsv, .parquet (the first four also as .gz or .zst): columns text; for pairs the usual names such as
-sentence1 and sentence2 or premise and hypothesis; for choices context and options (a list). -: standard input, read like
+.jsonl, .json, .csv, .tsv, .parquet: columns text; for pairs the usual names such as sentence1 and sentence2 or premise and
+hypothesis; for choices context and options (a list). All but .parquet also as .gz or .zst. -: standard input, read like
 .txt, or like .jsonl with --form jsonl."""
 
 

@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
         ways = [bool(arguments.text or arguments.source), bool(arguments.tasks), bool(arguments.references)]
         if sum(ways) != 1:
             raise ConfigError(
-                "on what shall they be compared?" if not any(ways) else "one kind of comparison at a time",
+                "nothing says on what they are compared" if not any(ways) else "one kind of comparison at a time",
                 where="duihua evaluate compare",
                 remedy="Give --text or --source, or --tasks, or --references with --language",
             )

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         if arguments.list:
             return list_tasks()
         if not arguments.model:
-            raise ConfigError("which model?", where="duihua evaluate tasks", remedy="Name the folder of a model")
+            raise ConfigError("no model is named", where="duihua evaluate tasks", remedy="Name the folder of one")
         chosen = chosen_tasks(arguments)
         (model,) = open_models([arguments.model], arguments)
         figures = []

@@ -53,7 +53,11 @@ def _to_gguf(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _to_directory(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.shard_megabytes < 0:
-        raise ConfigError(f"must be at least 1, found {arguments.shard_megabytes}", where="--shard-megabytes")
+        raise ConfigError(
+            f"must be at least 1, found {arguments.shard_megabytes}",
+            where="--shard-megabytes",
+            remedy="Leave it out for the usual size",
+        )
     from duihua.models.bundle import load_bundle
     from duihua.models.interop.exporting import export_directory, refuse_existing
 

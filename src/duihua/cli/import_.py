@@ -21,7 +21,11 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; 0 when everything in the directory is right. Raises DuihuaError where something is not."""
     arguments = _parser().parse_args(list(argv))
     if arguments.check == bool(arguments.output):
-        raise ConfigError("give either --output DIR or --check", where="duihua import")
+        raise ConfigError(
+            "give either --output DIR or --check",
+            where="duihua import",
+            remedy="Write --output DIR to import the model, or --check to look at it alone",
+        )
     with console.json_output(arguments.json):
         from duihua.models.interop.importing import check_directory, import_directory
 

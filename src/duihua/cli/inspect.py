@@ -15,6 +15,7 @@ from duihua import console
 from duihua.cli import inspect_translator
 from duihua.cli.arguments import Parser
 from duihua.cli.inspect_text import show
+from duihua.config.quantity import quantity
 from duihua.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 DEFAULT_BATCH, DEFAULT_TIME = 8, 512
 OPTIMIZERS = ("muon", "adamw", "adam", "sgd")
-SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -137,11 +137,9 @@ def inspect_model(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def parse_count(text: str) -> int:
     """`10M` -> 10,000,000; k, M, B (or G) and T in either case, `1e9` too. ConfigError for anything else."""
-    digits = text.strip().lower().replace(",", "").replace("_", "")
-    suffix = digits[-1:] if digits[-1:].isalpha() else ""
     try:
-        count = round(float(digits.removesuffix(suffix)) * SUFFIXES[suffix])
-    except (ValueError, KeyError, OverflowError):
+        count = round(quantity(text))
+    except (ValueError, OverflowError):
         count = 0
     if count < 1:
         raise ConfigError(f"{text!r} is not a number of tokens", where="--tokens", remedy="Write it as 10M or 1.5B")
@@ -199,9 +197,17 @@ def _open_bundle(directory: str) -> tuple[nn.Module, DecoderConfig, dict[str, An
 def _batch(arguments: argparse.Namespace, config: DecoderConfig) -> tuple[int, int]:
     time = min(config.context, DEFAULT_TIME) if arguments.time is None else arguments.time
     if arguments.batch < 1:
-        raise ConfigError(f"must be at least 1, found {arguments.batch}", where="--batch")
+        raise ConfigError(
+            f"must be at least 1, found {arguments.batch}",
+            where="--batch",
+            remedy="Set it to 1 or more, or leave it out",
+        )
     if not 1 <= time <= config.context:
-        raise ConfigError(f"must be within the model's context of {config.context}, found {time}", where="--time")
+        raise ConfigError(
+            f"must be within the model's context of {config.context}, found {time}",
+            where="--time",
+            remedy="Choose fewer tokens, or leave it out",
+        )
     return arguments.batch, time
 
 

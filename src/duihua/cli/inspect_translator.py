@@ -59,9 +59,17 @@ def inspect_translator(arguments: argparse.Namespace) -> dict[str, Any]:
         about = {"directory": str(bundle.directory), "languages": list(bundle.languages), "terms": bundle.terms}
     tokens = min(DEFAULT_TOKENS, network.config.most_tokens) if arguments.time is None else arguments.time
     if arguments.batch < 1:
-        raise ConfigError(f"must be at least 1, found {arguments.batch}", where="--batch")
+        raise ConfigError(
+            f"must be at least 1, found {arguments.batch}",
+            where="--batch",
+            remedy="Set it to 1 or more, or leave it out",
+        )
     if not 1 <= tokens <= network.config.most_tokens:
-        raise ConfigError(f"must be within the model's {network.config.most_tokens}, found {tokens}", where="--time")
+        raise ConfigError(
+            f"must be within the model's {network.config.most_tokens}, found {tokens}",
+            where="--time",
+            remedy="Choose fewer tokens, or leave it out",
+        )
     lines = module_shapes(network, arguments.batch, tokens)
     return {
         **about,

@@ -35,6 +35,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "grpo": ("duihua.cli.stage", "stage: train a chat model on groups of its own replies (GRPO, RLOO)"),
     "best-of-n": ("duihua.cli.best_of_n", "several replies to each prompt, the best by a reward model"),
     "rejection_sampling": ("duihua.cli.stage", "stage: fine-tune a chat model on the best of its own replies"),
+    "feedback": (
+        "duihua.cli.feedback",
+        "from votes and corrections of the chat page to a new version of the model, compared blind",
+    ),
     "classify": ("duihua.cli.classify", "stage: teach a base model to classify texts, pairs and choices"),
     "translate": ("duihua.cli.translate", "train a translator, translate with it, score it"),
     "bag_of_words": (
@@ -46,6 +50,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "duihua.cli.evaluate",
         "perplexity, accuracy, BLEU, tasks, comparisons; or the stage that measures a run",
     ),
+    "compare": ("duihua.cli.stage", "stage: let all models of a run meet on the same prompts, judged blind"),
     "import": ("duihua.cli.import_", "check a Hugging Face model directory and write it as a bundle"),
     "export": ("duihua.cli.export", "write a model for other programs: Hugging Face directory or GGUF file"),
     "merge": ("duihua.cli.merge", "add a LoRA adapter to the weights of a model"),
@@ -131,8 +136,8 @@ def _dispatch(arguments: list[str]) -> int:
         return WRONG
     first = words[0]
     if first in ("-h", "--help", "help"):
-        if len(words) > 1 and words[1] in VERBS:
-            return _run_verb(words[1], ["--help"])
+        if len(words) > 1 and (named := _verb(words[1])):
+            return _run_verb(named, ["--help"])
         if console.json_mode():
             return _describe()
         print(help_text())
@@ -143,7 +148,8 @@ def _dispatch(arguments: list[str]) -> int:
         else:
             print(f"duihua {__version__}")
         return 0
-    if first not in VERBS:
+    verb = _verb(first)
+    if not verb:
         from duihua.config.mapping import suggestion
 
         raise DuihuaError(
@@ -151,7 +157,12 @@ def _dispatch(arguments: list[str]) -> int:
         )
     rest = list(arguments)
     rest.remove(first)
-    return _run_verb(first, rest)
+    return _run_verb(verb, rest)
+
+
+def _verb(word: str) -> str:
+    """The verb that a word names, hyphens and underscores being one (`bag-of-words`); "" for none."""
+    return next((verb for verb in VERBS if verb.replace("_", "-") == word.replace("_", "-")), "")
 
 
 def _run_verb(verb: str, arguments: list[str]) -> int:

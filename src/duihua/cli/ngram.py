@@ -35,7 +35,11 @@ def generate(argv: Sequence[str]) -> int:
     """`duihua ngram MODEL --generate [PROMPT]`."""
     arguments = _parser().parse_args(argv)
     if arguments.tokens < 1 or arguments.samples < 1 or arguments.temperature < 0:
-        raise ConfigError("--tokens and --samples must be at least 1, --temperature at least 0", where="duihua ngram")
+        raise ConfigError(
+            "--tokens and --samples must be at least 1, --temperature at least 0",
+            where="duihua ngram",
+            remedy="Leave them out for 60, 3 and 1",
+        )
     with console.json_output(arguments.json):
         from duihua.models.counts.ngram_bundle import load_ngram
 

@@ -7,18 +7,16 @@ that gives no example is therefore an error that names file and line, not a gap.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from duihua.data.columns import TRIED, TRIED_LABELLED
+from duihua.data.lines import STANDARD_INPUT, stream_lines
 from duihua.data.rows import TEXT_SUFFIXES, Fault, Row, form_of, read_rows
 from duihua.engine.classifier_model import Question
 from duihua.errors import DataError
 from duihua.text.task_inputs import Task, text_count
-
-STANDARD_INPUT = "standard input"
 
 
 def read_questions(
@@ -35,17 +33,13 @@ def read_questions(
             where="--columns",
             remedy="Name as many",
         )
-    if file != "-" and Path(file).suffix.lower() not in TEXT_SUFFIXES:
-        if form_of(Path(file)) in TEXT_SUFFIXES:
-            raise DataError(
-                "packed lines of text are not read here", where=file, remedy="Unpack the file, or pipe it in"
-            )
+    if file != "-" and form_of(Path(file)) not in TEXT_SUFFIXES:
         return _from_rows(read_rows(Path(file)), task, columns)
     if file == "-" and form == "jsonl":
-        return _from_rows(_json_rows(_decoded(sys.stdin.buffer, STANDARD_INPUT)), task, columns)
+        return _from_rows(_json_rows(_placed_lines(file)), task, columns)
     if columns:
         raise DataError("lines of plain text have no columns", where="--columns", remedy="Leave it out")
-    return _from_lines(_decoded(sys.stdin.buffer, STANDARD_INPUT) if file == "-" else _file_lines(Path(file)), task)
+    return _from_lines(_placed_lines(file), task)
 
 
 def _column_count(task: Task) -> int:
@@ -121,26 +115,11 @@ def _options(row: Row, name: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _file_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(line, file:line) of a text file."""
-    try:
-        with open(path, "rb") as file:
-            yield from _decoded(file, str(path))
-    except FileNotFoundError as error:
-        raise DataError("no such file", where=str(path), remedy="Check the path") from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path), remedy="Check the path") from error
-
-
-def _decoded(file: Iterable[bytes], name: str) -> Iterator[tuple[str, str]]:
-    for number, raw in enumerate(file, start=1):
-        place = f"{name}:{number}"
-        try:
-            text = (raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw).decode("utf-8")
-        except UnicodeDecodeError as error:
-            problem = f"bytes that are not UTF-8, the first at byte {error.start + 1}"
-            raise DataError(problem, where=place, remedy="Write it as UTF-8") from error
-        yield text.rstrip("\r\n"), place
+def _placed_lines(file: str) -> Iterator[tuple[str, str]]:
+    """(line, file:line) of a text file or of standard input."""
+    name = STANDARD_INPUT if file == "-" else file
+    for number, line in enumerate(stream_lines(file), start=1):
+        yield line, f"{name}:{number}"
 
 
 def _json_rows(lines: Iterator[tuple[str, str]]) -> Iterator[Row | Fault]:

@@ -9,12 +9,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
-from duihua import console
 from duihua.cli import stage
-from duihua.config.mapping import suggestion
-from duihua.errors import ConfigError
+from duihua.cli.sub_verbs import dispatch
 
 USAGE = """\
 usage: duihua reward train|score|doctor [options]
@@ -26,42 +25,16 @@ usage: duihua reward train|score|doctor [options]
 score --help and doctor --help say what each takes; each takes --json. What train takes (`train` may be left out):
 """
 
+OTHERS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"score": ("duihua.cli.reward_score", "main"), "doctor": ("duihua.cli.doctor_alignment", "reward")}
+)
+
 
 def main(argv: Sequence[str]) -> int:
     """Train, score or examine; returns an exit code. Raises DuihuaError."""
-    words = [word for word in argv if word != "--json"]
-    first = words[0] if words else "--help"
-    if first in ("-h", "--help"):
-        console.say(USAGE)
-        return train(["--help"])
-    if first.startswith("-"):  # settings at once: the stage by itself, as every other stage's verb
-        return train(argv)
-    if first not in VERBS:
-        raise ConfigError(
-            f"there is no `duihua reward {first}`", where="duihua reward", remedy=suggestion(first, list(VERBS))
-        )
-    rest = list(argv)
-    rest.remove(first)
-    return VERBS[first](rest)
+    return dispatch("reward", argv, train=train, others=OTHERS, usage=USAGE, help_of_training=True)
 
 
 def train(argv: Sequence[str]) -> int:
     """The stage."""
     return stage.main(["reward", *argv])
-
-
-def score(argv: Sequence[str]) -> int:
-    """`duihua reward score`."""
-    from duihua.cli.reward_score import main as verb
-
-    return verb(argv)
-
-
-def doctor(argv: Sequence[str]) -> int:
-    """`duihua reward doctor`, and `duihua doctor reward`."""
-    from duihua.cli.doctor_alignment import reward
-
-    return reward(argv)
-
-
-VERBS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "score": score, "doctor": doctor}

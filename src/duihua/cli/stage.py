@@ -20,23 +20,25 @@ from duihua.config.flags import optional_groups
 from duihua.config.mapping import suggestion
 from duihua.errors import ConfigError
 from duihua.stages import Stage, find_stage
+from duihua.stages.configs.dial import names_in, names_of_flags, stating
 from duihua.training.launch import launch_words
 
 INPUT_FILES = ("config.json", "tokenizer.json", "words.json", "characters.json")
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the stage named by the first word of `argv`. Returns 0. Raises DuihuaError."""
+def main(argv: Sequence[str], prog: str = "") -> int:
+    """Run the stage named by the first word of `argv`. Returns 0. Raises DuihuaError. prog: the command whose --help lists the
+    flags, where that is not the stage's verb."""
     stage = find_stage(argv[0])
     words = list(argv[1:])
-    parser = _parser(stage)
+    parser = _parser(stage, prog)
     if "--help" in words or "-h" in words:
         shown, description = shortened(stage.config_class()()), _description(stage, parser)
-        parse(stage.config_class(), ["--help"], default=shown, prog=f"duihua {stage.name}", description=description)
+        parse(stage.config_class(), ["--help"], default=shown, prog=parser.prog, description=description)
         return 0
     common, flags = parser.parse_known_args(words)
     with console.json_output(common.json):
-        config = read_config(stage, common.config, common.set, flags)
+        config = read_config(stage, common.config, common.set, flags, parser.prog)
         if not common.output:
             raise ConfigError(
                 "no folder to write to", where="--output", remedy=f"Add --output DIR, such as runs/{stage.name}"
@@ -76,14 +78,17 @@ def _run(
     return {"stage": stage.name, "bundle": bundle, "config": to_mapping(config), "metrics": result.metrics}
 
 
-def read_config(stage: Stage, file: str, settings: Sequence[str], flags: Sequence[str]) -> Any:
+def read_config(stage: Stage, file: str, settings: Sequence[str], flags: Sequence[str], prog: str = "") -> Any:
     """The stage's config out of a YAML file, `--set` and flags. Raises ConfigError naming the place."""
     mapping = load_yaml(file) if file else {}
     if set(mapping) == {stage.name} and isinstance(mapping[stage.name], dict):  # a file that names its stage
         mapping = mapping[stage.name]
     cls = stage.config_class()
-    config = build(cls, override(mapping, list(settings)), stage.name)
-    return parse(cls, flags, default=config, prog=f"duihua {stage.name}") if flags else config
+    mapping = override(mapping, list(settings))
+    config = build(cls, mapping, stage.name)
+    if flags:
+        config = parse(cls, flags, default=config, prog=prog or f"duihua {stage.name}")
+    return stating(config, [*names_in(mapping), *names_of_flags(flags)], stage.name)
 
 
 def read_inputs(stage: Stage, given: Sequence[str]) -> dict[str, Path]:
@@ -133,8 +138,8 @@ def _roles(stage: Stage) -> str:
     )
 
 
-def _parser(stage: Stage) -> argparse.ArgumentParser:
-    parser = Parser(prog=f"duihua {stage.name}", add_help=False, allow_abbrev=False)
+def _parser(stage: Stage, prog: str) -> argparse.ArgumentParser:
+    parser = Parser(prog=prog or f"duihua {stage.name}", add_help=False, allow_abbrev=False)
     parser.add_argument("--output", metavar="DIR", default="", help="folder for the bundle; the same folder goes on")
     parser.add_argument(
         "--input",
@@ -145,7 +150,7 @@ def _parser(stage: Stage) -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE", default="", help="settings in YAML")
     parser.add_argument("--set", metavar="FIELD=VALUE", action="append", default=[], help="one setting over the file's")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default cpu)")
+    parser.add_argument("--device", metavar="NAME", default="cpu", help="cpu, cuda or cuda:N (default cpu)")
     parser.add_argument("--threads", metavar="N", type=int, default=None, help="CPU threads (default: torch's choice)")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="seed of every random choice (default 0)")
     parser.add_argument(
@@ -162,10 +167,12 @@ def _parser(stage: Stage) -> argparse.ArgumentParser:
 
 def _description(stage: Stage, parser: argparse.ArgumentParser) -> str:
     """The text above tyro's list of settings: what the stage does and the options that are no settings."""
-    options = []
-    for action in parser._actions:
-        name = " ".join([*action.option_strings, *([str(action.metavar)] if action.metavar else [])])
-        options.append(f"  {name.ljust(19)} {action.help}")
+    helps = {
+        " ".join([*action.option_strings, *([str(action.metavar)] if action.metavar else [])]): action.help
+        for action in parser._actions
+    }
+    width = max(map(len, helps))
+    options = [f"  {name.ljust(width)}  {text}" for name, text in helps.items()]
     doc = (stage.config_class().__doc__ or "").strip().splitlines()[0]
     return "\n".join(
         [

@@ -12,13 +12,13 @@ apart, and little else.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from duihua import console
 from duihua.cli.arguments import Parser
+from duihua.data.lines import read_text, stream_lines
 from duihua.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     """Show the tokens; returns 0. Raises DuihuaError."""
     arguments = _parser().parse_args(argv)
     if arguments.vocabulary_size < 0:
-        raise ConfigError("cannot be negative", where="--vocabulary-size")
+        raise ConfigError("cannot be negative", where="--vocabulary-size", remedy="Set 0 for all words or characters")
     with console.json_output(arguments.json):
         from duihua.text.token_view import EXAMPLES, show, token_view
 
@@ -63,13 +63,7 @@ def _texts(given: Sequence[str]) -> list[str]:
         if text != "-":
             texts.append(text)
             continue
-        try:
-            lines = sys.stdin.buffer.read().decode("utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"not UTF-8 at byte {error.start}", where="standard input", remedy="Write it as UTF-8"
-            ) from error
-        texts += [line for line in lines if line.strip()]
+        texts += [line for line in stream_lines(text) if line.strip()]
     if given and not any(texts):
         raise DataError(
             "there is no text", where="duihua tokens", remedy="Write a sentence, or leave it out for examples"
@@ -83,9 +77,9 @@ def _vocabularies(arguments: argparse.Namespace) -> dict[str, Vocabulary]:
 
     found: dict[str, Vocabulary] = {directory: load_vocabulary(Path(directory)) for directory in arguments.tokenizer}
     if arguments.characters:
-        found |= _learnt([_read(arguments.characters)], arguments.vocabulary_size, ("characters",))
+        found |= _learnt([read_text(arguments.characters)], arguments.vocabulary_size, ("characters",))
     if arguments.words:
-        found |= _learnt([_read(arguments.words)], arguments.vocabulary_size, ("words", "words-jieba"))
+        found |= _learnt([read_text(arguments.words)], arguments.vocabulary_size, ("words", "words-jieba"))
     if arguments.learn:
         found |= _learnt(_sample(arguments), arguments.vocabulary_size, KINDS)
     if found:
@@ -126,15 +120,6 @@ def _learnt(texts: Sequence[str], size: int, kinds: Sequence[str]) -> dict[str, 
         else:
             found[kind] = WordVocabulary.train(texts, size, "jieba" if kind == "words-jieba" else "marks")
     return found
-
-
-def _read(file: str) -> str:
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DataError("no such file", where=file, remedy="Check the path") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 at byte {error.start}", where=file, remedy="Write it as UTF-8") from error
 
 
 def _parser() -> argparse.ArgumentParser:

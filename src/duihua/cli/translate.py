@@ -10,12 +10,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from duihua import console
 from duihua.cli import stage
-from duihua.config.mapping import suggestion
-from duihua.errors import ConfigError
+from duihua.cli.sub_verbs import dispatch
 
 USAGE = """\
 usage: duihua translate train|run|score [options]
@@ -27,24 +27,14 @@ usage: duihua translate train|run|score [options]
 duihua translate train --help, run --help and score --help say what each takes; each takes --json."""
 
 LANGUAGE_FLAGS = {"--from": "--from-language", "--to": "--to-language", "--both": "--both-directions"}
+OTHERS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"run": ("duihua.cli.translate_run", "main"), "score": ("duihua.cli.translate_score", "main")}
+)
 
 
 def main(argv: Sequence[str]) -> int:
     """Train, run or score; returns 0. Raises DuihuaError."""
-    words = [word for word in argv if word != "--json"]
-    first = words[0] if words else "--help"
-    if first in ("-h", "--help"):
-        console.say(USAGE)
-        return 0
-    if first.startswith("-"):  # settings at once: the stage by itself, as every other stage's verb
-        return train(argv)
-    if first not in VERBS:
-        raise ConfigError(
-            f"there is no `duihua translate {first}`", where="duihua translate", remedy=suggestion(first, list(VERBS))
-        )
-    rest = list(argv)
-    rest.remove(first)
-    return VERBS[first](rest)
+    return dispatch("translate", argv, train=train, others=OTHERS, usage=USAGE)
 
 
 def train(argv: Sequence[str]) -> int:
@@ -55,21 +45,4 @@ def train(argv: Sequence[str]) -> int:
     for word in argv:
         flag, equals, value = word.partition("=")
         renamed.append(f"{LANGUAGE_FLAGS.get(flag, flag)}{equals}{value}")
-    return stage.main(["translate", *renamed])
-
-
-def run(argv: Sequence[str]) -> int:
-    """`duihua translate run`."""
-    from duihua.cli.translate_run import main as run_main
-
-    return run_main(argv)
-
-
-def score(argv: Sequence[str]) -> int:
-    """`duihua translate score`."""
-    from duihua.cli.translate_score import main as score_main
-
-    return score_main(argv)
-
-
-VERBS: dict[str, Callable[[Sequence[str]], int]] = {"train": train, "run": run, "score": score}
+    return stage.main(["translate", *renamed], prog="duihua translate train")

@@ -102,7 +102,9 @@ def _source(arguments: argparse.Namespace, direction: tuple[str, str]) -> Source
     """The test that is named: a known source, or a file of the user's with the columns named after the languages."""
     if not arguments.test:
         raise ConfigError(
-            "on which test", where="--test", remedy="Name a source of parallel texts, such as multi30k-fr-en, or a file"
+            "no test is named",
+            where="--test",
+            remedy="Name a source of parallel texts, such as multi30k-fr-en, or a file",
         )
     if arguments.test in KNOWN_SOURCES:
         return SourceConfig(name=arguments.test)
@@ -112,7 +114,8 @@ def _source(arguments: argparse.Namespace, direction: tuple[str, str]) -> Source
 def _show(outcome: dict[str, Any]) -> None:
     console.say(f"{outcome['sentences']:,} sentences")
     for name in ("bleu", "chrf"):
-        console.say(f"{name}  {outcome[name]['value']:.2f}  {outcome[name]['signature']}")
+        low, high = (outcome[f"{name}_interval"][end] for end in ("low", "high"))
+        console.say(f"{name}  {outcome[name]['value']:.2f} [{low:.2f}, {high:.2f}]  {outcome[name]['signature']}")
     lengths = outcome["by_length"]
     console.table(
         f"BLEU by the {lengths['measured']}'s length ({outcome['bleu']['signature']})",

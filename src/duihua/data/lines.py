@@ -16,6 +16,9 @@ from pathlib import Path
 from duihua.data import rows
 from duihua.errors import DataError
 
+STANDARD_INPUT = "standard input"
+"""What the places of its lines begin with."""
+
 
 def read_lines(path: str) -> list[str]:
     """All lines, without their ends. Raises DataError for a missing file or one that is not UTF-8."""
@@ -35,7 +38,7 @@ def read_text(path: str) -> str:
     except FileNotFoundError as error:
         raise DataError("no such file", where=path, remedy="Check the path") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot be read: {error}", where=path, remedy="Check the file") from error
+        raise DataError(f"cannot be read: {_why(error)}", where=path, remedy="Check the file") from error
     try:
         return raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError as error:
@@ -43,15 +46,21 @@ def read_text(path: str) -> str:
         raise DataError("bytes that are not UTF-8", where=f"{path}:{line}", remedy="Write the file as UTF-8") from error
 
 
-def stream_lines(path: Path) -> Iterator[str]:
-    """The lines of a file one by one, packed as .gz or .zst or not; its end need not be known. Raises DataError naming the line
-    for bytes that are not UTF-8, and for a file that cannot be read."""
+def stream_lines(path: Path | str) -> Iterator[str]:
+    """The lines of a file ("-": standard input) one by one, packed as .gz or .zst or not; its end need not be known. Raises
+    DataError naming the line for bytes that are not UTF-8, and for a file that cannot be read."""
     try:
-        for _, line in rows.read_lines(path):
+        numbered = rows.read_lines(Path(path)) if path != "-" else rows.lines_of(sys.stdin.buffer, STANDARD_INPUT)
+        for _, line in numbered:
             if isinstance(line, rows.Fault):
                 raise DataError(line.reason, where=line.place, remedy="Write the file as UTF-8")
             yield line
     except FileNotFoundError as error:
         raise DataError("no such file", where=str(path), remedy="Check the path") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"cannot be read: {error}", where=str(path), remedy="Check the file") from error
+        raise DataError(f"cannot be read: {_why(error)}", where=str(path), remedy="Check the file") from error
+
+
+def _why(error: Exception) -> str:
+    """What the system says of it, without its number and the path, which stands before."""
+    return str(getattr(error, "strerror", None) or error)

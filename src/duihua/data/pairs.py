@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from duihua.data.records import ASSISTANT, Conversation, LeftOut, Message, Preference, normalised
+from duihua.data.records import ASSISTANT, USER, Conversation, LeftOut, Message, Preference, normalised
 
 OFF_TOPIC_CANDIDATES = 16
 """Replies of other prompts among which the one of the nearest length is taken, so that length gives no pair away."""
@@ -41,6 +41,12 @@ def stable_number(*parts: object) -> int:
     """A number in [0, 2^63) out of a hash of the parts: a draw that depends on what is drawn for, on nothing else."""
     text = "\x1e".join(map(str, parts)).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+def in_half(prompt: Sequence[Message], half: str) -> bool:
+    """Whether the conversation that a prompt is of belongs to this half ("first", "second") of all; "both" takes each one."""
+    opening = next((message["content"] for message in prompt if message["role"] == USER), "")
+    return half == "both" or (stable_number("half", normalised(opening)) % 2 == 0) == (half == "first")
 
 
 def exchanges(conversations: Iterable[Conversation], left_out: LeftOut, turns: int = 1) -> list[Exchange]:

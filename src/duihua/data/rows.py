@@ -105,21 +105,26 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 def read_lines(path: Path) -> Iterator[tuple[int, str | Fault]]:
     """(line number from 1, the line without its end, or a fault), a leading byte order mark removed."""
     with _opened(path) as file:
-        number = 0
-        while line := file.readline(LINE_LIMIT_BYTES):
-            number += 1
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if len(line) >= LINE_LIMIT_BYTES and not line.endswith(b"\n"):
-                raise DataError(
-                    f"a line of more than {LINE_LIMIT_BYTES >> 20} MiB",
-                    where=f"{path}:{number}",
-                    remedy="Break the file into lines",
-                )
-            try:
-                yield number, line.decode("utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                yield number, Fault("bytes that are not UTF-8", f"{path}:{number}:{error.start + 1}")
+        yield from lines_of(file, str(path))
+
+
+def lines_of(file: BinaryIO, name: str) -> Iterator[tuple[int, str | Fault]]:
+    """As `read_lines`, of an open file; name: what its places begin with."""
+    number = 0
+    while line := file.readline(LINE_LIMIT_BYTES):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if len(line) >= LINE_LIMIT_BYTES and not line.endswith(b"\n"):
+            raise DataError(
+                f"a line of more than {LINE_LIMIT_BYTES >> 20} MiB",
+                where=f"{name}:{number}",
+                remedy="Break the file into lines",
+            )
+        try:
+            yield number, line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            yield number, Fault("bytes that are not UTF-8", f"{name}:{number}:{error.start + 1}")
 
 
 def _text(path: Path) -> Iterator[Row | Fault]:

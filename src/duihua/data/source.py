@@ -214,7 +214,11 @@ def open_source(config: SourceConfig, data_directory: Path) -> Source:
             remedy="Leave `languages` and `aligned` out",
         )
     if config.limit < 0 or config.weight < 0:
-        raise ConfigError("limit and weight cannot be negative", where=f"source {getattr(config, given[0])}")
+        raise ConfigError(
+            f"limit and weight cannot be negative, found {config.limit} and {config.weight}",
+            where=f"source {getattr(config, given[0])}",
+            remedy="Leave limit out for all records and weight out for once through them",
+        )
     source: Source
     if config.name:
         source = _open_known(config.name, data_directory)

@@ -41,7 +41,7 @@ class SearchStoppedError(GenerationError):
     """The search was given up because it was told to stop."""
 
     def __init__(self) -> None:
-        super().__init__("the translation was stopped before its end")
+        super().__init__("the translation was stopped before its end", remedy="Ask for it again")
 
 
 def never() -> bool:
@@ -65,7 +65,11 @@ def beam_search(
     settings = settings or BeamSettings()
     for number, row in enumerate(source_ids):
         if not row:
-            raise GenerationError("an empty source has no translation", where=f"sentence {number + 1}")
+            raise GenerationError(
+                "an empty source has no translation",
+                where=f"sentence {number + 1}",
+                remedy="Leave it out, or give it a text",
+            )
     found: list[list[Hypothesis]] = [[] for _ in source_ids]
     order = sorted(range(len(source_ids)), key=lambda number: len(source_ids[number]), reverse=True)
     was_training = network.training
@@ -91,7 +95,7 @@ def greedy_stream(
     of 1. The network must be in evaluation mode."""
     settings = settings or BeamSettings()
     if not source_ids:
-        raise GenerationError("an empty source has no translation")
+        raise GenerationError("an empty source has no translation", remedy="Leave it out, or give it a text")
     assert not network.training
     config = network.config
     written: list[int] = []

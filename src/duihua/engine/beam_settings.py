@@ -68,7 +68,9 @@ class BeamSettings:
 
     def _check(self, name: str, holds: bool, rule: str) -> None:
         if not holds:
-            raise GenerationError(f"{rule}, found {getattr(self, name)!r}", where=name)
+            raise GenerationError(
+                f"{rule}, found {getattr(self, name)!r}", where=name, remedy="Set another value, or leave it out"
+            )
 
     def penalty(self, tokens: int) -> float:
         """What a log-probability of a hypothesis of so many tokens, its end included, is divided by."""

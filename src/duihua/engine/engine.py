@@ -53,7 +53,9 @@ class Engine:
         compute_dtype: torch.dtype | None = None,
     ) -> None:
         if slots < 1:
-            raise GenerationError(f"must be at least 1, found {slots}", where="slots")
+            raise GenerationError(
+                f"must be at least 1, found {slots}", where="slots", remedy="Set it to 1 or more, or leave it out"
+            )
         self.network = network
         self.tokenizer = tokenizer
         self.slots = slots
@@ -162,9 +164,17 @@ class Engine:
         if not prompt:
             raise GenerationError("the prompt is empty", where="prompt", remedy="Give at least one token")
         if min(prompt) < 0 or max(prompt) >= vocabulary:
-            raise GenerationError(f"holds an id outside the vocabulary of {vocabulary}", where="prompt")
+            raise GenerationError(
+                f"holds an id outside the vocabulary of {vocabulary}",
+                where="prompt",
+                remedy="Encode the prompt with the model's own tokenizer",
+            )
         if any(token >= vocabulary for token in settings.logit_bias):
-            raise GenerationError(f"names an id outside the vocabulary of {vocabulary}", where="logit_bias")
+            raise GenerationError(
+                f"names an id outside the vocabulary of {vocabulary}",
+                where="logit_bias",
+                remedy="Name ids of the model's own tokenizer",
+            )
         room = self.context - len(prompt)
         if room < 1:
             raise GenerationError(
@@ -176,7 +186,9 @@ class Engine:
         if stop_ids is None:
             stop_ids = self.tokenizer.stop_ids if self.tokenizer is not None else ()
         if settings.stop and self.tokenizer is None:
-            raise GenerationError("stop strings need a tokenizer", where="stop")
+            raise GenerationError(
+                "stop strings need a tokenizer", where="stop", remedy="Give the engine the tokenizer, or use stop_ids"
+            )
         text_stream = TextStream(self.tokenizer, settings.stop) if self.tokenizer is not None else None
         limit = min(settings.max_new_tokens, room)
         return Request(prompt, settings, seed, stop_ids, limit, text_stream, deliver)

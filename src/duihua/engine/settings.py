@@ -76,7 +76,9 @@ class SamplingSettings:
 
     def _check(self, name: str, holds: bool, rule: str) -> None:
         if not holds:
-            raise GenerationError(f"{rule}, found {getattr(self, name)!r}", where=name)
+            raise GenerationError(
+                f"{rule}, found {getattr(self, name)!r}", where=name, remedy="Set another value, or leave it out"
+            )
 
     @property
     def penalised(self) -> bool:

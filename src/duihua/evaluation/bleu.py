@@ -94,7 +94,11 @@ def chrf(replies: Sequence[str], references: Sequence[Sequence[str]]) -> Score:
 def _streams(replies: Sequence[str], references: Sequence[Sequence[str]]) -> Any:
     """sacrebleu's layout: stream k holds the k-th reference of every reply, None where a reply has fewer."""
     if len(replies) != len(references):
-        raise DataError(f"{len(replies)} replies, {len(references)} lists of references", where="BLEU")
+        raise DataError(
+            f"{len(replies)} replies, {len(references)} lists of references",
+            where="BLEU",
+            remedy="Give one list of references for each reply",
+        )
     if not replies or not all(references):
         raise DataError(
             "a reply without a reference cannot be scored", where="BLEU", remedy="Give one reference or more"

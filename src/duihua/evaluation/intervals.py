@@ -48,8 +48,8 @@ class PairedMean:
         return {"value": self.value, "standard_error": self.standard_error, "n": self.n}
 
 
-def wilson(successes: int, n: int, z: float = Z_95) -> Interval:
-    """Wilson score interval of a share: `successes` of `n` independent trials.
+def wilson(successes: float, n: int, z: float = Z_95) -> Interval:
+    """Wilson score interval of a share: `successes` of `n` independent trials, of which a tie is half a success.
 
     Unlike the textbook p +- z sqrt(p(1-p)/n) it never leaves [0, 1] and is not of width zero at 0 or n successes.
     No trials at all give the interval [0, 1] around not-a-number.

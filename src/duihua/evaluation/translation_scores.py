@@ -1,9 +1,10 @@
-"""A translator's scores on a test: BLEU and chrF with their signatures, and BLEU against the length of what was translated.
+"""A translator's scores on a test: BLEU and chrF with signatures and intervals, and BLEU against the length of what was
+translated.
 
 Why by length: a network that squeezes a sentence into one vector fails on long ones (Cho et al. 2014, "On the Properties of
 Neural Machine Translation", figure 4; Bahdanau et al. 2015, figure 2), and one number for the whole test hides it. A
 bucket's BLEU is of all its sentences together, as the whole test's is; a mean of sentence scores would be another measure
-under the same name.
+under the same name. The intervals are of resampled sentences (Koehn 2004): what another test of the kind would have shown.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from duihua.data.records import detect_language
-from duihua.evaluation.bleu import Score, bleu, chrf
+from duihua.evaluation.bleu import Metric, Score, bleu, bleu_metric, chrf, chrf_metric
+from duihua.evaluation.intervals import Interval
+from duihua.evaluation.significance import bootstrap_interval
 
 BUCKETS = ((1, 5), (6, 10), (11, 15), (16, 20), (21, 30), (31, None))
 """Lengths that are looked at together: words, or characters of Chinese. The last has no end."""
@@ -40,11 +43,14 @@ class LengthBucket:
 
 @dataclass(frozen=True)
 class TranslationScores:
-    """Of a whole test. measured: what the lengths are of, "source" or "reference"; unit: "words" or "characters"."""
+    """Of a whole test. The intervals are of 95 %; measured: what the lengths are of, "source" or "reference"; unit: "words" or
+    "characters"."""
 
     sentences: int
     bleu: Score
     chrf: Score
+    bleu_interval: Interval
+    chrf_interval: Interval
     buckets: tuple[LengthBucket, ...]
     measured: str
     unit: str
@@ -55,6 +61,8 @@ class TranslationScores:
             "sentences": self.sentences,
             "bleu": self.bleu.to_dict(),
             "chrf": self.chrf.to_dict(),
+            "bleu_interval": self.bleu_interval.to_dict(),
+            "chrf_interval": self.chrf_interval.to_dict(),
             "by_length": {
                 "measured": self.measured,
                 "unit": self.unit,
@@ -85,10 +93,16 @@ def score_translations(
         len(hypotheses),
         whole,
         characters,
+        _interval(bleu_metric(language), hypotheses, references),
+        _interval(chrf_metric(), hypotheses, references),
         tuple(buckets),
         "source" if sources is not None else "reference",
         "characters" if chinese else "words",
     )
+
+
+def _interval(metric: Metric, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Interval:
+    return bootstrap_interval(metric.rows(hypotheses, references), metric.score)
 
 
 def _within(length: int, shortest: int, longest: int | None) -> bool:

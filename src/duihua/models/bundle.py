@@ -32,6 +32,7 @@ from duihua.models.heads import ScoredDecoder
 from duihua.models.interop.family import Kind
 from duihua.models.interop.registry import FAMILIES, config_mapping, family_of, read_config
 from duihua.models.model_card import ModelCard, card_text, merge_terms, origin
+from duihua.models.versions import bundle_of
 from duihua.models.weights import DTYPES, WEIGHTS, fill, read_object, stored_tensors
 from duihua.text.tokenizer import AbsentTokenizer, Tokenizer
 from duihua.text.tokenizer_files import read_stop_ids
@@ -142,11 +143,12 @@ def _token_settings(tokenizer: Tokenizer) -> dict[str, Any]:
 def load_bundle(directory: str | Path, device: str = "cpu", dtype: str = "float32") -> Bundle:
     """Read a bundle of ours or a directory of one of the families, sharded or not, tied or not, of any float dtype.
 
-    dtype: of the weights in memory. Raises BundleError for whatever is missing, broken or not supported; what is wrong
-    with the settings or the tensors is named all at once; ConfigError for a device that is not there.
+    A folder with versions (models/versions.py) means the promoted one. dtype: of the weights in memory. Raises BundleError
+    for whatever is missing, broken or not supported; what is wrong with the settings or the tensors is named all at once;
+    ConfigError for a device that is not there.
     """
     check_device(device)
-    directory = Path(directory)
+    directory = bundle_of(directory)
     mapping = read_object(directory / "config.json")
     ours = _read_ours(mapping, directory)
     config, kind, family = read_config(mapping, str(directory / "config.json"))

@@ -54,15 +54,22 @@ class RopeScaling:
     def __post_init__(self) -> None:
         for name in ("factor", "low_frequency_factor", "beta_fast", "beta_slow"):
             if getattr(self, name) <= 0:
-                raise ConfigError(f"must be positive, found {getattr(self, name)}", where=f"rope_scaling.{name}")
+                raise ConfigError(
+                    f"must be positive, found {getattr(self, name)}",
+                    where=f"rope_scaling.{name}",
+                    remedy="Set a larger number, or leave it out",
+                )
         if self.original_context is not None and self.original_context < 1:
             raise ConfigError(
-                f"must be at least 1, found {self.original_context}", where="rope_scaling.original_context"
+                f"must be at least 1, found {self.original_context}",
+                where="rope_scaling.original_context",
+                remedy="Set it to 1 or more, or leave it out",
             )
         if self.high_frequency_factor <= self.low_frequency_factor:
             raise ConfigError(
                 f"must be greater than low_frequency_factor, found {self.high_frequency_factor}",
                 where="rope_scaling.high_frequency_factor",
+                remedy="Raise it, or lower low_frequency_factor; Llama 3 has 4 and 1",
             )
 
 
@@ -141,7 +148,11 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         for name in ("vocabulary_size", "width", "layers", "heads", "key_value_heads", "head_width", "context"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"must be at least 1, found {getattr(self, name)}", where=f"decoder.{name}")
+                raise ConfigError(
+                    f"must be at least 1, found {getattr(self, name)}",
+                    where=f"decoder.{name}",
+                    remedy="Set it to 1 or more, or leave it out",
+                )
         if self.heads % self.key_value_heads:
             raise ConfigError(
                 f"{self.heads} heads cannot share {self.key_value_heads} key-value heads evenly",
@@ -149,13 +160,29 @@ class DecoderConfig:
                 remedy="Choose a divisor of heads",
             )
         if self.positions == "rotary" and self.head_width % 2:
-            raise ConfigError(f"must be even for rotary positions, found {self.head_width}", where="decoder.head_width")
+            raise ConfigError(
+                f"must be even for rotary positions, found {self.head_width}",
+                where="decoder.head_width",
+                remedy="Choose an even one, such as 64",
+            )
         if self.rope_scaling is not None and self.positions != "rotary":
             raise ConfigError("needs rotary positions", where="decoder.rope_scaling", remedy="Set positions: rotary")
         if self.rope_scaling is not None and self.rope_scaling.kind == "dynamic" and self.head_width < 4:
-            raise ConfigError("must be at least 4 for dynamic scaling", where="decoder.head_width")
+            raise ConfigError(
+                "must be at least 4 for dynamic scaling",
+                where="decoder.head_width",
+                remedy="Choose 4 or more, or another rope_scaling.kind",
+            )
         for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"must be in [0, 1), found {getattr(self, name)}", where=f"decoder.{name}")
+                raise ConfigError(
+                    f"must be in [0, 1), found {getattr(self, name)}",
+                    where=f"decoder.{name}",
+                    remedy="Such as 0.1, or 0 for none",
+                )
         if self.logit_soft_cap < 0:
-            raise ConfigError(f"must not be negative, found {self.logit_soft_cap}", where="decoder.logit_soft_cap")
+            raise ConfigError(
+                f"must not be negative, found {self.logit_soft_cap}",
+                where="decoder.logit_soft_cap",
+                remedy="Set 0 for none; Gemma 2 has 30",
+            )

@@ -120,7 +120,11 @@ def weight_files(directory: Path) -> list[tuple[Path, set[str] | None]]:
         shards: dict[str, set[str]] = {}
         for name, shard in weight_map.items():
             if not isinstance(shard, str) or Path(shard).name != shard:
-                raise BundleError(f"{shard!r} is not a file of this directory", where=str(directory / INDEX))
+                raise BundleError(
+                    f"{shard!r} is not a file of this directory",
+                    where=str(directory / INDEX),
+                    remedy="Fetch the file again",
+                )
             shards.setdefault(shard, set()).add(name)
         absent = [shard for shard in sorted(shards) if not (directory / shard).is_file()]
         if absent:

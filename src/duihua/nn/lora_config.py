@@ -42,11 +42,17 @@ class LoraConfig:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise ConfigError(f"must be at least 1, found {self.rank}", where="rank")
+            raise ConfigError(
+                f"must be at least 1, found {self.rank}", where="rank", remedy="Set it to 1 or more, or leave it out"
+            )
         if self.alpha <= 0:
-            raise ConfigError(f"must be above 0, found {self.alpha}", where="alpha")
+            raise ConfigError(
+                f"must be above 0, found {self.alpha}", where="alpha", remedy="Set a larger number, or leave it out"
+            )
         if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"must be in [0, 1), found {self.dropout}", where="dropout")
+            raise ConfigError(
+                f"must be in [0, 1), found {self.dropout}", where="dropout", remedy="Such as 0.1, or 0 for none"
+            )
         unknown = [target for target in self.targets if not any(covers(target, module) for module in MODULES)]
         if unknown or not self.targets:
             raise ConfigError(

@@ -26,8 +26,16 @@ class Series:
     """One line or cloud of points. `look` is its class in the style sheet."""
 
     points: Sequence[Point]
-    look: Literal["faint", "strong", "second", "dots"]
+    look: Literal["faint", "strong", "second", "dots", "run1", "run2", "run3", "run4", "run5", "run6"]
     label: Markup | None = None
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A letter or sign at a point of a chart."""
+
+    place: Point
+    sign: str
 
 
 def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> list[Point]:
@@ -92,9 +100,10 @@ def line_chart(
     summary: Markup | str = "",
     x_label: Markup | None = None,
     diagonal: bool = False,
+    marks: Sequence[Mark] = (),
 ) -> Markup:
     """One chart as a <figure>. Axis titles stand above the y axis and below the x axis. With `diagonal` the axes share
-    their range and the line y = x is drawn."""
+    their range and the line y = x is drawn; `marks` stand beside their points."""
     points = [point for one in series for point in one.points]
     assert points, "a chart needs points"
     xs, ys = [x for x, _ in points], [y for _, y in points]
@@ -118,16 +127,16 @@ def line_chart(
         return 1 - (y - y_low) / (y_high - y_low)
 
     grid = "".join(f"M0 {1000 * down(y):.0f}H1000" for y in y_ticks)
-    marks = Markup('<path class="grid" d="{}"/>').format(grid)
+    drawn = Markup('<path class="grid" d="{}"/>').format(grid)
     if diagonal:
-        marks += Markup('<path class="diagonal" d="M0 1000L1000 0"/>')
+        drawn += Markup('<path class="diagonal" d="M0 1000L1000 0"/>')
     for one in series:
         places = [(1000 * across(x), 1000 * down(y)) for x, y in one.points]
         if one.look == "dots":
             path = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in places)
         else:
             path = "M" + "L".join(f"{x:.0f} {y:.0f}" for x, y in places)
-        marks += Markup('<path class="{}" d="{}"/>').format(one.look, path)
+        drawn += Markup('<path class="{}" d="{}"/>').format(one.look, path)
 
     y_step, x_step = y_ticks[1] - y_ticks[0], x_ticks[1] - x_ticks[0]
     ticks = Markup("").join(
@@ -137,6 +146,12 @@ def line_chart(
         Markup('<i class="x" style="left:{:.2f}%">{}</i>').format(100 * across(x), tick_label(x, x_step))
         for x in x_ticks
         if -1e-9 <= across(x) <= 1 + 1e-9
+    )
+    ticks += Markup("").join(
+        Markup('<b class="mark" style="left:{:.2f}%;top:{:.2f}%">{}</b>').format(
+            100 * across(mark.place[0]), 100 * down(mark.place[1]), mark.sign
+        )
+        for mark in marks
     )
     legend = Markup("").join(
         Markup('<span class="key"><i class="{}"></i>{}</span>').format(one.look, one.label)
@@ -153,7 +168,7 @@ def line_chart(
         square=" square" if diagonal else "",
         title=title,
         unit=unit,
-        marks=marks,
+        marks=drawn,
         ticks=ticks,
         x_label=x_label if x_label is not None else t("axis.step"),
         legend=legend,

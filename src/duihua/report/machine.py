@@ -1,7 +1,6 @@
 """What a run was made with and on: versions, processor, memory; and how much memory the process tree holds right now.
 
-Why /proc and not a library: four numbers are needed, and on Linux the kernel has them as text. Elsewhere the process's
-own largest size (getrusage) stands in.
+The numbers of one process and of the machine are those of training/memory.py.
 """
 
 from __future__ import annotations
@@ -9,12 +8,23 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import resource
-import sys
 from pathlib import Path
 from typing import Any
 
+from duihua.training.memory import available_memory, lines_of, own_peak_memory, total_memory
 from duihua.version import __version__
+
+__all__ = [
+    "GIB",
+    "available_memory",
+    "machine",
+    "own_peak_memory",
+    "processor_name",
+    "total_memory",
+    "tree_memory",
+    "usable_cores",
+    "versions",
+]
 
 PARTS = ("torch", "numpy", "tokenizers", "safetensors")
 GIB = 2**30
@@ -43,7 +53,7 @@ def machine() -> dict[str, Any]:
 
 def processor_name() -> str:
     """The processor's name as the kernel gives it, else its architecture."""
-    for line in _lines(Path("/proc/cpuinfo")):
+    for line in lines_of(Path("/proc/cpuinfo")):
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -56,52 +66,17 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def total_memory() -> int:
-    """Bytes of memory of the machine, or of the container where that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        for line in _lines(Path(name)):
-            if line.strip().isdigit():
-                total = min(total, int(line))
-    return total
-
-
-def available_memory() -> int | None:
-    """Bytes that could be used without swapping; None where the kernel does not say."""
-    for line in _lines(Path("/proc/meminfo")):
-        if line.startswith("MemAvailable:"):
-            return min(int(line.split()[1]) * 1024, total_memory())
-    return None
-
-
 def tree_memory() -> int:
     """Bytes that this process and all that it started hold in memory now (on Linux; elsewhere 0)."""
     total, waiting = 0, [os.getpid()]
     while waiting:
         process = waiting.pop()
-        for line in _lines(Path(f"/proc/{process}/status")):
+        for line in lines_of(Path(f"/proc/{process}/status")):
             if line.startswith("VmRSS:"):
                 total += int(line.split()[1]) * 1024
         for task in _entries(Path(f"/proc/{process}/task")):
-            waiting += [int(child) for line in _lines(task / "children") for child in line.split()]
+            waiting += [int(child) for line in lines_of(task / "children") for child in line.split()]
     return total
-
-
-def own_peak_memory() -> int:
-    """The largest size, in bytes, that this process ever had."""
-    for line in _lines(Path("/proc/self/status")):
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
-
-
-def _lines(path: Path) -> list[str]:
-    """Lines of a file of the kernel; none when it is not there or its process has just ended."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
 
 
 def _entries(path: Path) -> list[Path]:

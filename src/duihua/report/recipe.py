@@ -24,9 +24,11 @@ from typing import Any
 from duihua.config import Located, build, load_yaml, override
 from duihua.config.mapping import suggestion
 from duihua.errors import ConfigError
+from duihua.report.recipe_cost import RecipeCost
 from duihua.stages import STAGES, Stage, find_stage
+from duihua.stages.configs.dial import names_in, stating
 
-TOP_KEYS = ("recipe", "about", "seed", "threads", "stages")
+TOP_KEYS = ("recipe", "about", "seed", "threads", "cost", "stages")
 ENTRY_KEYS = ("as", "from")
 MOST_THREADS = 1024
 
@@ -43,13 +45,15 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe that has been read and checked. threads 0: as many as the machine has cores."""
+    """A recipe that has been read and checked. threads 0: as many as the machine has cores. cost: what it took where it was
+    measured; None where it says none, or where settings were put over it."""
 
     name: str
     about: Mapping[str, str]
     seed: int
     threads: int
     stages: tuple[PlannedStage, ...]
+    cost: RecipeCost | None = None
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,22 @@ class _Top:
     """Seed of every random choice of the run."""
     threads: int = 0
     """CPU threads; 0 means one for each core. Another number can change the last digits of the result."""
+    cost: RecipeCost | None = None
+    """What the recipe took where it was measured."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:
-            raise ConfigError(f"must be between 0 and {2**31 - 1}, found {self.seed}", where="seed")
+            raise ConfigError(
+                f"must be between 0 and {2**31 - 1}, found {self.seed}",
+                where="seed",
+                remedy="Choose a smaller or a positive number; 0 is usual",
+            )
         if not 0 <= self.threads <= MOST_THREADS:
-            raise ConfigError(f"must be between 0 and {MOST_THREADS}, found {self.threads}", where="threads")
+            raise ConfigError(
+                f"must be between 0 and {MOST_THREADS}, found {self.threads}",
+                where="threads",
+                remedy="Set 0 for one thread on each core",
+            )
 
 
 def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
@@ -118,9 +132,11 @@ def parse_recipe(mapping: Mapping[str, Any], settings: Sequence[str] = (), name:
     stages: list[PlannedStage] = []
     for each in raw:
         config = build(each.stage.config_class(), configs[each.name], each.name)
+        config = stating(config, names_in(configs[each.name] or {}), each.name)
         stages.append(PlannedStage(each.name, each.stage, config, _wire(each, stages)))
+    cost = None if of_stages else head.cost
     about = {"en": head.about} if isinstance(head.about, str) else head.about
-    return Recipe(head.recipe or name or "recipe", about, head.seed, head.threads, tuple(stages))
+    return Recipe(head.recipe or name or "recipe", about, head.seed, head.threads, tuple(stages), cost)
 
 
 @dataclass(frozen=True)
@@ -214,7 +230,11 @@ def _wire(entry: _Entry, earlier: Sequence[PlannedStage]) -> dict[str, str | Pat
 def _named_input(entry: _Entry, role: str, value: Any, earlier: Sequence[PlannedStage]) -> str | Path:
     place = _place(entry.wiring, role, entry.place)
     if not isinstance(value, str):
-        raise ConfigError(f"expected a stage or a folder for {role}, found {value!r}", where=place)
+        raise ConfigError(
+            f"expected a stage or a folder for {role}, found {value!r}",
+            where=place,
+            remedy="Write the name of a stage above it, or a folder",
+        )
     names = [stage.name for stage in earlier]
     if value in names:
         return value

@@ -44,6 +44,10 @@ class RunLog:
             stage["seconds"] = float(before.get("seconds") or 0.0)
             stage["peak_memory_gib"] = float(before.get("peak_memory_gib") or 0.0)
             stage["status"] = before.get("status") or "unfinished"
+            if "derived" in before:
+                stage["derived"] = before["derived"]
+        if "prediction" in earlier:
+            self.record["prediction"] = earlier["prediction"]
         self.record["started"] = earlier.get("started") or now()
         self.record["other_seconds"] = float(earlier.get("other_seconds") or 0.0)
         self.record["attempts"] = list(earlier.get("attempts") or [])

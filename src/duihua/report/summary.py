@@ -40,6 +40,11 @@ PLACES: tuple[tuple[str, str, str], ...] = (
     ("repetition_change.standard_error", "evaluate", "repetition_change.standard_error"),
     ("bleu.value", "evaluate", "bleu.value"),
     ("bleu.signature", "evaluate", "bleu.signature"),
+    *(
+        (f"wins.{model}.{part}", "compare", f"against_reference.{model}.win_rate.{part}")
+        for model in ("best_of_n", "rejection_sampling", "dpo", "grpo", "ppo")
+        for part in ("value", "low", "high")
+    ),
 )
 
 

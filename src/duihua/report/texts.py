@@ -49,16 +49,24 @@ TEXTS: dict[str, Text] = {
     "stage.classify": Text("Classification", "分类"),
     "stage.bag_of_words": Text("Bag of words", "词袋"),
     "stage.ngram": Text("n-gram model", "n 元语法模型"),
+    "stage.translate": Text("Translation", "翻译"),
     "stage.evaluate": Text("Evaluation", "评估"),
+    "stage.compare": Text("Comparison", "对比"),
     "model.base": Text("Base", "预训练模型"),
     "model.sft": Text("SFT", "微调模型"),
     "model.ppo": Text("PPO", "PPO 模型"),
+    "model.dpo": Text("DPO", "DPO 模型"),
+    "model.grpo": Text("GRPO", "GRPO 模型"),
+    "model.rejection_sampling": Text("Rejection sampling", "拒绝采样微调"),
+    "model.best_of_n": Text("Best of {n}", "{n} 选 1"),
     "model.before": Text("Before PPO", "PPO 之前"),
     "model.after": Text("After PPO", "PPO 之后"),
     "language.all": Text("Both", "合计"),
     "language.mixed": Text("English and Chinese", "中英混合"),
     "language.en": Text("English", "英文"),
     "language.zh": Text("Chinese", "中文"),
+    "language.fr": Text("French", "法文"),
+    "language.de": Text("German", "德文"),
     "role.user": Text("User", "用户"),
     "role.assistant": Text("Assistant", "助手"),
     "role.system": Text("System", "系统"),
@@ -78,6 +86,10 @@ TEXTS: dict[str, Text] = {
     ),
     "headline.classify": Text("Classification accuracy", "分类准确率"),
     "headline.classify.note": Text("always the most frequent class: {majority}", "总是回答最常见的类别：{majority}"),
+    "headline.translate": Text("BLEU of the test, {direction}", "测试集 BLEU，{direction}"),
+    "headline.translate.note": Text(
+        "95% {low} to {high} · chrF {chrf} · {signature}", "95% 区间 {low} 至 {high} · chrF {chrf} · {signature}"
+    ),
     "headline.minutes": Text("Minutes for the whole recipe", "整个配方用时（分钟）"),
     "headline.minutes.note": Text("interruptions not counted", "不含中断的时间"),
     "headline.memory": Text("Peak memory, GiB", "内存峰值（GiB）"),
@@ -117,6 +129,30 @@ TEXTS: dict[str, Text] = {
     "normal.broken": Text(
         "No. The held-out loss is not a number: training diverged. Lower the learning rate, or look for broken data.",
         "不正常。留出损失不是一个数：训练已经发散。请降低学习率，或检查数据是否损坏。",
+    ),
+    "normal.translate": Text(
+        "Yes. Validation perplexity {perplexity} a token, where guessing evenly gives {ids}; BLEU {bleu} of its greedy "
+        "translations. Over 30, translations can generally be understood, over 50 they are good and fluent (Lavie 2010).",
+        "正常。验证困惑度为每词元 {perplexity}，而均匀随机猜测为 {ids}；贪心译文的 BLEU 为 {bleu}。"
+        "一般来说，高于 30 的译文可以看懂，高于 50 的译文质量好而通顺（Lavie，2010）。",
+    ),
+    "normal.translate.low": Text(
+        "It has learned, but not enough to translate well: validation perplexity {perplexity} a token, where guessing evenly "
+        "gives {ids}, and BLEU {bleu} of its greedy translations; under 30 they can often not be understood (Lavie 2010). "
+        "More pairs or more epochs help most; look at the curves below for which.",
+        "学到了东西，但还不足以翻译好：验证困惑度为每词元 {perplexity}，而均匀随机猜测为 {ids}；贪心译文的 BLEU 为 {bleu}，"
+        "低于 30 的译文往往看不懂（Lavie，2010）。最有帮助的是更多句对或更多轮数；缺的是哪一样，请看下面的曲线。",
+    ),
+    "normal.translate.nothing": Text(
+        "No. Validation perplexity {perplexity} a token is no better than guessing evenly among {ids}. Look at the pairs: do "
+        "line n of both languages say the same?",
+        "不正常。验证困惑度为每词元 {perplexity}，不优于在 {ids} 个词元中均匀随机猜测。"
+        "请检查句对：两种语言的第 n 行说的是同一句话吗？",
+    ),
+    "normal.translate.unknown": Text(
+        "Cannot be said: the sources have no validation part, so nothing was measured on unseen pairs. Read the sample "
+        "translations, or add a source that has one.",
+        "无法判断：来源没有验证部分，因此没有在未见过的句对上测量。请阅读样例译文，或加入带验证部分的来源。",
     ),
     "normal.checks": Text("What else was checked", "其他检查"),
     "status.good": Text("fine", "正常"),
@@ -269,6 +305,112 @@ TEXTS: dict[str, Text] = {
         "{stage}：准确率可能并不优于总是回答最常见的类别（{majority}；区间下端 {low}）。"
         "增加样本、增加轮数或换用更好的基座模型，可能有帮助。",
     ),
+    "check.smoothing": Text(
+        "Translation: {loss} nats are of smoothed targets and can never fall below {floor} (a share of {smoothing} is spread "
+        "over all tokens); without smoothing the same predictions cost {plain}. Only the latter compares with validation.",
+        "翻译：{loss} 奈特是平滑目标的损失，永远不会低于 {floor}（每个目标有 {smoothing} 分摊给所有词元）；"
+        "不平滑时同样的预测为 {plain}。只有后者可以与验证损失比较。",
+    ),
+    "check.translate_overfit": Text(
+        "Translation: validation loss {heldout} against training loss {loss}, both unsmoothed ({gap} nats): it learns by "
+        "heart. Use fewer epochs, more dropout or more pairs.",
+        "翻译：验证损失 {heldout}，训练损失 {loss}，均未平滑（相差 {gap} 奈特）：它在死记硬背。"
+        "请减少轮数、加大 dropout 或增加句对。",
+    ),
+    "check.translate_fits": Text(
+        "Translation: validation loss {heldout} is close to training loss {loss}, both unsmoothed ({gap} nats).",
+        "翻译：验证损失 {heldout} 与训练损失 {loss} 接近，均未平滑（相差 {gap} 奈特）。",
+    ),
+    "check.bleu_rising": Text(
+        "Translation: validation BLEU still rose at the last evaluation ({last}); more epochs would help.",
+        "翻译：验证集 BLEU 在最后一次评估时仍在上升（{last}）；增加轮数还会有收获。",
+    ),
+    "check.bleu_level": Text(
+        "Translation: validation BLEU is level at its best ({last} at the end, {best} at most).",
+        "翻译：验证集 BLEU 已平稳在最佳水平（结束时 {last}，最高 {best}）。",
+    ),
+    "check.bleu_declined": Text(
+        "Translation: validation BLEU fell from {best} to {last}. Use fewer epochs, or keep: best.",
+        "翻译：验证集 BLEU 从 {best} 降到 {last}。请减少轮数，或设 keep: best。",
+    ),
+    # comparison of all models
+    "compare.title": Text("All stages side by side", "各阶段并排比较"),
+    "compare.machine": Text("Time machine: one prompt, every stage", "时光机：同一提示，每个阶段的回答"),
+    "compare.machine.note": Text(
+        "Sampled at temperature {temperature}, from the same random numbers for all models.",
+        "采样温度 {temperature}，所有模型使用相同的随机数。",
+    ),
+    "compare.more_prompts": Text("More prompts: {count}", "更多提示：{count} 个"),
+    "compare.matrix": Text("Who wins against whom", "谁胜过谁"),
+    "compare.note": Text(
+        "Every model answers the same {n} held-out prompts once. The judge sees two replies without knowing whose they are, "
+        "in one order and then in the other; a reply wins only where both verdicts name it, and a tie is half a win.",
+        "每个模型对相同的 {n} 个留出提示各答一次。评判者看到两个回答，但不知道出自谁，先按一种顺序，再颠倒顺序；"
+        "两次都选中同一个回答才算它胜，平局算半胜。",
+    ),
+    "compare.judge.known": Text(
+        "The judge is a reward model that no policy was trained against. It prefers the better reply in {value} of its "
+        "held-out pairs [{low}, {high}]; a judge near 0.5 would know nothing.",
+        "评判者是一个没有任何策略针对它训练过的奖励模型。在它的留出偏好对上，它选中较好回答的比例为 {value} [{low}, {high}]；"
+        "接近 0.5 的评判者等于什么也不懂。",
+    ),
+    "compare.judge.reward": Text(
+        "The judge is a reward model that no policy was trained against.",
+        "评判者是一个没有任何策略针对它训练过的奖励模型。",
+    ),
+    "compare.judge.rules": Text("The judge is a set of rules that are worked out.", "评判者是一组可以直接验算的规则。"),
+    "compare.judge.same": Text(
+        "Careful: the judge is the very reward model that policies were trained against. Its verdicts prove little.",
+        "注意：评判者正是策略训练时所用的奖励模型，它的判断说明不了多少问题。",
+    ),
+    "compare.matrix.note": Text(
+        "Per cent of prompts on which the model of the row wins over that of the column, with the 95% interval. Tinted: the "
+        "whole interval lies above 50; pale: below.",
+        "表中为该行模型胜过该列模型的提示占比（%）及其 95% 区间。着色：整个区间高于 50；变淡：低于 50。",
+    ),
+    "compare.against": Text("Against the fine-tuned model", "与微调模型相比"),
+    "compare.against.note": Text(
+        "What the judge says of each model, and how far from the fine-tuned one it had to go for it, in nats a reply.",
+        "评判者对每个模型的看法，以及为此离开微调模型多远（每个回答的奈特）。",
+    ),
+    "compare.unseen.note": Text(
+        "What the judge does not see: a policy that merely talks more, or repeats itself, should not count as better. Changes "
+        "are paired by prompt, with their standard errors.",
+        "评判者看不到的东西：只是话变多或自我重复的策略，不应算作更好。变化按提示配对计算，附标准误。",
+    ),
+    "compare.wins": Text("Wins", "胜率"),
+    "compare.gain": Text("Judge’s score", "评判分变化"),
+    "compare.kl": Text("KL", "KL 距离"),
+    "compare.length": Text("Tokens", "词元数"),
+    "compare.repetition": Text("Repeated", "重复率"),
+    "compare.ended": Text("Ended", "自行结束"),
+    "compare.worse": Text("Where it got worse", "哪些回答变差了"),
+    "compare.worse.note": Text(
+        "Of each model the replies that fell furthest in the judge’s eyes, beside the fine-tuned model’s reply to the same "
+        "prompt. Read them: an average hides what was lost.",
+        "每个模型在评判者眼中跌得最多的回答，旁边是微调模型对同一提示的回答。请读一读：平均值会掩盖失去的东西。",
+    ),
+    "compare.more_worse": Text("More of them: {count}", "更多：{count} 个"),
+    "compare.score": Text("judge’s score {value}", "评判分 {value}"),
+    "gaming.title": Text("Was the reward gamed?", "奖励被钻了空子吗？"),
+    "gaming.note": Text(
+        "A policy pushed far from its start finds what only its reward model likes. So its gain is shown by a judge that it "
+        "was not trained against, at the distance that it cost. Up is better, left is cheaper.",
+        "策略被推得离起点太远，就会找到只有它的奖励模型才喜欢的东西。因此这里的提升由没有参与训练的评判者给出，"
+        "并标明为此走了多远。越高越好，越靠左代价越小。",
+    ),
+    "gaming.frontier": Text("What a gain costs", "提升的代价"),
+    "gaming.gain": Text("change of the judge’s score", "评判分的变化"),
+    "gaming.kl": Text("KL from the fine-tuned model, nats a reply", "与微调模型的 KL 距离（每个回答的奈特）"),
+    "gaming.best_of": Text("best of 1 to {n} (distance: at most)", "1 至 {n} 选 1（距离为上界）"),
+    "gaming.point": Text("{gain} at {kl} nats", "{kl} 奈特处 {gain}"),
+    "gaming.curve": Text("{stage}: scores while it trained", "{stage}：训练过程中的分数"),
+    "gaming.score": Text("mean score on {n} prompts that are not trained on", "{n} 个未参与训练的提示上的平均分"),
+    "gaming.reward": Text("the reward that it is trained on", "训练所用的奖励"),
+    "gaming.judge": Text("a judge that it is not trained on", "未参与训练的评判者"),
+    "gaming.best": Text("★ best at step {step}: {value}.", "★ 第 {step} 步最好：{value}。"),
+    "gaming.last": Text("The last step was kept.", "保留了最后一步的权重。"),
+    "gaming.kept": Text("Step {step} was kept.", "保留了第 {step} 步的权重。"),
     # curves
     "curves.title": Text("Training curves", "训练曲线"),
     "curves.note": Text(
@@ -324,12 +466,18 @@ TEXTS: dict[str, Text] = {
     "metric.explained_variance": Text("Explained variance of the critic", "价值网络的解释方差"),
     "metric.eos_rate": Text("Replies that end by themselves", "自行结束的回答比例"),
     "metric.length": Text("Reply length", "回答长度"),
+    "metric.translate.loss": Text("Loss of smoothed targets", "平滑目标的损失"),
+    "metric.plain_loss": Text("Loss without smoothing", "不平滑的损失"),
+    "metric.validation_loss": Text("Validation loss", "验证损失"),
+    "metric.validation_perplexity": Text("Validation perplexity", "验证困惑度"),
+    "metric.validation_bleu": Text("BLEU of greedy validation translations", "验证集贪心译文的 BLEU"),
     "unit.nats_token": Text("nats per token", "奈特/词元"),
     "unit.nats_pair": Text("nats per pair", "奈特/偏好对"),
     "unit.nats_example": Text("nats per example", "奈特/样本"),
     "unit.nats_reply": Text("nats per reply", "奈特/回答"),
     "unit.bits_byte": Text("bits per byte", "比特/字节"),
     "unit.perplexity": Text("perplexity", "困惑度"),
+    "unit.bleu": Text("BLEU (signature: see Translation)", "BLEU（签名见“翻译”一节）"),
     "unit.rate": Text("learning rate", "学习率"),
     "unit.norm": Text("L2 norm", "L2 范数"),
     "unit.tokens_second": Text("tokens per second", "词元/秒"),
@@ -426,6 +574,65 @@ TEXTS: dict[str, Text] = {
         "Drawn token by token. A few words hang together, nothing longer does: it remembers no more than that.",
         "逐个词元抽取。几个词之内连得上，再长就不行了：它只记得这么多。",
     ),
+    # translation
+    "translate.title": Text("Translation", "翻译"),
+    "translate.note": Text(
+        "One network reads a sentence, another writes it in the other language, token by token. Every figure was measured on "
+        "pairs that it did not learn from.",
+        "一个网络读入句子，另一个网络逐个词元地用另一种语言写出。所有数字都在没有学过的句对上测得。",
+    ),
+    "translate.facts": Text(
+        "{directions}: {network}, {parameters} parameters, one vocabulary of {ids} ids for both languages, {epochs} epochs in "
+        "{steps} steps.",
+        "{directions}：{network}，{parameters} 个参数，两种语言共用 {ids} 个编号的词表，{epochs} 轮，共 {steps} 步。",
+    ),
+    "translate.network.transformer": Text("Transformer", "Transformer 网络"),
+    "translate.network.recurrent": Text("recurrent network", "循环网络"),
+    "translate.pairs": Text("What it learned from and was tested on", "学习与测试所用的句对"),
+    "translate.pairs.count": Text("Pairs", "句对数"),
+    "translate.part": Text("Part", "部分"),
+    "translate.part.train": Text("Training", "训练"),
+    "translate.part.validation": Text("Validation", "验证"),
+    "translate.part.test": Text("Test", "测试"),
+    "translate.shared": Text(
+        "The data set itself has {count} training pairs that share a text with its test; they stay, as published.",
+        "数据集本身有 {count} 个训练句对与其测试集有相同的句子；按发表时的样子保留。",
+    ),
+    "translate.test": Text("Score of the test", "测试得分"),
+    "translate.test.note": Text(
+        "Translated once, at the end, by beam search (beam {beam}, length penalty {penalty}). The interval says what other "
+        "test sentences would have shown (95%, bootstrap over sentences), not what another seed would.",
+        "只在最后翻译一次，使用束搜索（束宽 {beam}，长度惩罚 {penalty}）。区间表示换一批测试句会怎样（95%，对句子自助抽样），"
+        "并不表示换一个随机种子会怎样。",
+    ),
+    "translate.no_test": Text(
+        "The sources have no test part, so nothing was scored.", "来源没有测试部分，因此没有评分。"
+    ),
+    "translate.direction": Text("Direction", "方向"),
+    "translate.value": Text("Value [95%]", "数值 [95%]"),
+    "translate.sentences": Text("Sentences", "句数"),
+    "translate.by_length": Text("BLEU by the length of the source: {direction}", "按源句长度的 BLEU：{direction}"),
+    "translate.unit.words": Text("Words", "词数"),
+    "translate.unit.characters": Text("Characters", "字数"),
+    "translate.weights.title": Text("Which weights were kept", "保留了哪一份权重"),
+    "translate.weights.note": Text(
+        "All measured on the validation part, its BLEU on greedy translations; in bold what was kept. Averaged: the mean of "
+        "the last {count} snapshots.",
+        "均在验证部分测得，BLEU 为贪心译文的得分；粗体为所保留的。“平均”指最后 {count} 份快照的平均。",
+    ),
+    "translate.weights": Text("Weights", "权重"),
+    "translate.loss": Text("Loss, nats per token", "损失（奈特/词元）"),
+    "translate.kept.last": Text("Last step", "最后一步"),
+    "translate.kept.averaged": Text("Averaged", "平均"),
+    "translate.kept.best": Text("Best evaluation", "最佳评估"),
+    "translate.validation": Text("Validation BLEU", "验证集 BLEU"),
+    "translate.samples": Text("Translations", "译文样例"),
+    "translate.samples.note": Text(
+        "The sentences that the recipe asks for, then the first of the test, unselected.",
+        "先是配方指定的句子，然后是测试集最前面的几句，未经挑选。",
+    ),
+    "translate.written": Text("Its translation", "模型译文"),
+    "translate.reference": Text("Reference", "参考译文"),
     "language.title": Text("Language modelling", "语言建模"),
     "language.tokenizer": Text("Tokenizer", "分词器"),
     "language.tokenizer.note": Text(
@@ -640,6 +847,24 @@ TEXTS: dict[str, Text] = {
     "column.reason": Text("Reason", "原因"),
     "column.count": Text("Records", "条数"),
     # cost
+    "prediction.title": Text("Predicted and achieved", "预测与实际"),
+    "prediction.note": Text(
+        "Said before training began, and what came of it. Time and memory were measured on this machine by a few real updates, "
+        "or stated by the recipe; bits per byte come from a law fitted to earlier runs. A figure holds within 20 %, bits per "
+        "byte within the range in brackets.",
+        "训练开始前给出的预测，以及实际结果。用时与内存由本机上的几次真实更新测得，或由配方给出；每字节比特数来自对以往运行拟合的规律。"
+        "误差在 20% 以内即为准确；每字节比特数以方括号中的区间为准。",
+    ),
+    "prediction.recipe": Text("Whole recipe", "整个配方"),
+    "prediction.minutes": Text("Minutes", "分钟"),
+    "prediction.memory_gib": Text("GiB at most", "内存峰值 GiB"),
+    "prediction.bits_per_byte": Text("Bits per byte", "每字节比特数"),
+    "prediction.held": Text("held", "准确"),
+    "prediction.missed": Text("missed", "偏离"),
+    "column.figure": Text("Figure", "指标"),
+    "column.predicted": Text("Predicted", "预测"),
+    "column.achieved": Text("Achieved", "实际"),
+    "column.difference": Text("Difference", "相差"),
     "cost.title": Text("Time, size and speed", "用时、大小与速度"),
     "cost.total": Text("Whole recipe", "整个配方"),
     "cost.note": Text(
@@ -679,6 +904,51 @@ TEXTS: dict[str, Text] = {
     "again.machine": Text("Machine", "机器"),
     "column.part": Text("Part", "组件"),
     "column.version": Text("Version", "版本"),
+    # watching a training
+    "watch.kicker": Text("Live", "实时"),
+    "watch.waiting": Text(
+        "{run}: nothing has been logged yet. The page goes on by itself.", "{run}：尚无记录，出现后页面会自动更新。"
+    ),
+    "watch.lost": Text(
+        "Nobody answers any more: <code>duihua watch</code> was stopped. What you see is its last answer.",
+        "已无应答：<code>duihua watch</code> 已停止，页面显示的是最后一次的数据。",
+    ),
+    "watch.footer": Text(
+        "Written by <code>duihua watch</code> from the files that the training writes; it asks nothing of it and nothing of "
+        "the network.",
+        "由 <code>duihua watch</code> 根据训练写出的文件生成；既不打扰训练，也不访问网络。",
+    ),
+    "watch.running": Text("running", "运行中"),
+    "watch.finished": Text("finished", "已完成"),
+    "watch.still": Text("no new figures for two minutes", "两分钟没有新数据"),
+    "watch.stages": Text("Stages", "阶段"),
+    "watch.axis": Text("Over", "横轴"),
+    "watch.axis.step": Text("steps", "步数"),
+    "watch.axis.tokens": Text("tokens", "词元数"),
+    "watch.axis.minutes": Text("minutes", "分钟"),
+    "watch.step": Text("Step {step} of {steps}", "第 {step} 步，共 {steps} 步"),
+    "watch.step_alone": Text("Step {step}", "第 {step} 步"),
+    "watch.left": Text("{left} left", "剩余 {left}"),
+    "watch.so_far": Text("{time} so far", "已用 {time}"),
+    "watch.loss": Text("Training loss", "训练损失"),
+    "watch.bits_per_byte": Text("Bits per byte (training text)", "每字节比特数（训练文本）"),
+    "watch.tokens_per_second": Text("Tokens per second", "每秒词元数"),
+    "watch.utilisation": Text("Utilisation (of bare matrix products)", "利用率（占纯矩阵乘法）"),
+    "watch.gradient_norm": Text("Gradient norm", "梯度范数"),
+    "watch.learning_rate": Text("Learning rate", "学习率"),
+    "watch.heldout_loss": Text("Held-out loss", "留出损失"),
+    "watch.reward": Text("Reward", "奖励"),
+    "watch.kl": Text("KL, nats a reply", "KL（奈特/回答）"),
+    "watch.accuracy": Text("Pair accuracy", "偏好对准确率"),
+    "watch.skipped_steps": Text("Steps not taken", "跳过的步数"),
+    "watch.sample": Text("Latest sample", "最近的样例"),
+    "watch.curves": Text("Curves", "曲线"),
+    "watch.compared": Text("Side by side", "并列比较"),
+    "watch.run": Text("Run", "运行"),
+    "watch.stage": Text("Stage", "阶段"),
+    "watch.state": Text("State", "状态"),
+    "watch.place": Text("Step", "步"),
+    "watch.remaining": Text("Left", "剩余"),
     # glossary
     "glossary.title": Text("Words for students", "术语表"),
 }

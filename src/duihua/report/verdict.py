@@ -5,7 +5,7 @@ expected range comes from the pre-training stage (measured for the recipe); the 
 a fresh softmax over v tokens costs ln(v) nats; a change under 0.02 nats over the last fifth of training is level; one
 nat above the moving average is a jump; a gap of 0.7 nats between held-out and training loss is learning by heart; a
 classifier's interval must lie above the most frequent class. The reward model and PPO have rules of their own
-(`verdict_alignment`).
+(`verdict_alignment`), and so have translators (`verdict_translation`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from duihua.report.components import number, signed, stage_name, t
 from duihua.report.figures import range_chart, smooth
 from duihua.report.run_record import RunRecord, StageRecord, dig, finite
 from duihua.report.verdict_alignment import Check, alignment_checks
+from duihua.report.verdict_translation import translation_checks, translation_verdict
 
 
 def expected_range(record: RunRecord) -> tuple[float, float] | None:
@@ -32,10 +33,10 @@ def expected_range(record: RunRecord) -> tuple[float, float] | None:
 
 
 def loss_verdict(record: RunRecord) -> Check | None:
-    """The answer about pre-training; None where the run has no pre-training result."""
+    """The answer about pre-training, or about a translator; None where the run has neither's result."""
     stated = dig(record.result("pretrain"), "bits_per_byte.all")
     if not record.result("pretrain"):
-        return None
+        return translation_verdict(record)
     value = finite(stated)
     if value is None:
         altered = stated is None and finite(dig(record.result("pretrain"), "perplexity.all")) is not None
@@ -64,13 +65,13 @@ def range_figure(record: RunRecord) -> Markup | None:
 def checks(record: RunRecord) -> list[Check]:
     """Everything else that can be read off a run without knowing its data."""
     found = [_start(record)]
-    for kind in ("pretrain", "sft"):
+    for kind in ("pretrain", "recurrent", "translate", "sft"):
         stage = record.stage(kind) or next((one for one in record.stages if one.stage == kind), None)
         if stage is not None:
             found += _curve(stage)
     found.append(_gap(record))
     found += [_classes(stage) for stage in record.stages if stage.stage in ("classify", "bag_of_words")]
-    return [check for check in (*found, *alignment_checks(record)) if check is not None]
+    return [check for check in (*found, *translation_checks(record), *alignment_checks(record)) if check is not None]
 
 
 def _start(record: RunRecord) -> Check | None:

@@ -85,7 +85,11 @@ class ChatTemplate:
         try:
             self._template = _environment().from_string(source)
         except TemplateError as error:
-            raise BundleError(f"broken chat template: {error}", where="chat_template.jinja") from error
+            raise BundleError(
+                f"broken chat template: {error}",
+                where="chat_template.jinja",
+                remedy="Mend chat_template.jinja, or let `duihua import --chat-template chatml` write one",
+            ) from error
         longest_first = sorted(tokenizer.special_tokens, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._names = {
@@ -97,11 +101,15 @@ class ChatTemplate:
     def validate(self, messages: Sequence[Message], where: str = "messages") -> None:
         """DataError naming the message when a conversation is empty or a message lacks a known role or text content."""
         if not messages:
-            raise DataError("the conversation has no message", where=where)
+            raise DataError("the conversation has no message", where=where, remedy="Begin with a message of the user")
         for number, message in enumerate(messages):
             place = f"{where}[{number}]"
             if not isinstance(message, dict):
-                raise DataError(f"a message must be an object, found {type(message).__name__}", where=place)
+                raise DataError(
+                    f"a message must be an object, found {type(message).__name__}",
+                    where=place,
+                    remedy='Write {"role": "user", "content": "..."}',
+                )
             if message.get("role") not in ROLES:
                 raise DataError(
                     f"unknown role {message.get('role')!r}",
@@ -110,7 +118,9 @@ class ChatTemplate:
                 )
             if not isinstance(message.get("content"), str):
                 raise DataError(
-                    f"content must be text, found {type(message.get('content')).__name__}", where=f"{place}.content"
+                    f"content must be text, found {type(message.get('content')).__name__}",
+                    where=f"{place}.content",
+                    remedy="Write the message as a string",
                 )
 
     def encode(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> EncodedConversation:
@@ -157,9 +167,17 @@ class ChatTemplate:
                 **self._names,
             )
         except TemplateError as error:
-            raise DataError(f"the chat template refuses this conversation: {error}", where="messages") from error
+            raise DataError(
+                f"the chat template refuses this conversation: {error}",
+                where="messages",
+                remedy="Put the messages in the order that the template expects, which its message says",
+            ) from error
         except Exception as error:  # a foreign template may fail in any way on input that it does not expect
-            raise DataError(f"the chat template fails on this conversation: {error}", where="messages") from error
+            raise DataError(
+                f"the chat template fails on this conversation: {error}",
+                where="messages",
+                remedy="Mend chat_template.jinja, or use a model with another template",
+            ) from error
         pieces: list[_Piece] = []
         place = 0
         swallow = False

@@ -89,14 +89,14 @@ class TaskInputs:
         """
         wanted = text_count(self.task)
         if len(texts) != wanted:
-            raise DataError(f"{self.task} takes {_texts(wanted)}, found {len(texts)}")
+            raise DataError(f"{self.task} takes {_texts(wanted)}, found {len(texts)}", remedy="Give as many")
         if (self.task == "multiple_choice") != bool(options) or len(options) == 1:
             problem = (
                 f"multiple_choice takes two or more options, found {len(options)}"
                 if self.task == "multiple_choice"
                 else f"{self.task} takes no options"
             )
-            raise DataError(problem)
+            raise DataError(problem, remedy="Give options to the task multiple_choice, two or more, and to no other")
         encode = self.tokenizer.encode
         if options:
             return self._choice(encode(texts[0]), [encode(option) for option in options])

@@ -255,7 +255,11 @@ class Tokenizer:
         for id in (self.special_tokens.get(name), *alternatives):
             if id is not None:
                 return id
-        raise BundleError(f"the tokenizer has no {name} and names nothing in its place", where="tokenizer_config.json")
+        raise BundleError(
+            f"the tokenizer has no {name} and names nothing in its place",
+            where="tokenizer_config.json",
+            remedy="Name it in tokenizer_config.json, or fetch the tokenizer again",
+        )
 
 
 class AbsentTokenizer(Tokenizer):

@@ -1,7 +1,7 @@
 // Every request of the page, all to its own server. The key, if the server asks for one, stays in this tab.
 
 import { eventData } from './sse'
-import type { Conversation, ConversationSummary, Message, ReplyEvent, Settings, Status } from './types'
+import type { Conversation, ConversationSummary, Message, ReplyEvent, Settings, Status, Vote } from './types'
 
 export class ApiError extends Error {
   constructor(
@@ -58,6 +58,9 @@ export const deleteConversation = (id: string) => request('DELETE', at(id))
 
 export const addMessage = (id: string, parentId: string | null, content: string) =>
   json<Message>('POST', `${at(id)}/messages`, { parent_id: parentId, content })
+
+export const judge = (id: string, messageId: string, vote: Vote, correction: string) =>
+  json<Message>('PUT', `${at(id)}/messages/${encodeURIComponent(messageId)}/judgement`, { vote, correction })
 
 export const insideAddress = (model: string, text: string) =>
   `inside?model=${encodeURIComponent(model)}&text=${encodeURIComponent(text)}`

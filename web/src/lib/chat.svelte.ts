@@ -8,7 +8,7 @@ import * as api from './api'
 import { ApiError } from './api'
 import { i18n } from './i18n.svelte'
 import { newestLeaf, pathTo } from './tree'
-import type { Conversation, ConversationSummary, Message, Settings, Status } from './types'
+import type { Conversation, ConversationSummary, Message, Settings, Status, Vote } from './types'
 
 // Where neither the conversation nor the model says otherwise.
 const FALLBACK: Settings = {
@@ -39,6 +39,7 @@ class Chat {
   needsKey = $state(false)
   announcement = $state('')
   #sending = false
+  #judging: Promise<unknown> = Promise.resolve()
   // Choices for the next conversation; an open one has its own.
   #draft = $state<{ model: string; system: string; settings: Partial<Settings> }>({ model: '', system: '', settings: {} })
 
@@ -175,6 +176,24 @@ class Chat {
   answer(message: Message) {
     const parent = message.role === 'user' ? message.id : message.parent_id
     if (parent !== null) return this.#attempt(() => this.#reply(parent))
+  }
+
+  // A vote on a reply, and what it should have said; the server keeps both with that version of the reply. Shown at once, sent
+  // one after the other, and taken back where the server did not take it.
+  judge(message: Message, vote: Vote, correction: string) {
+    const open = this.open
+    if (!open) return
+    this.#put(open.id, { ...message, details: { ...message.details, vote, correction } })
+    const send = () =>
+      this.#attempt(async () => {
+        try {
+          await api.judge(open.id, message.id, vote, correction)
+        } catch (error) {
+          this.#put(open.id, message)
+          throw error
+        }
+      })
+    return (this.#judging = this.#judging.then(send, send))
   }
 
   show(message: Message) {

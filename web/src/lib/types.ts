@@ -60,7 +60,12 @@ export interface Details {
   seed?: number
   seconds_to_first?: number
   seconds?: number
+  vote?: Vote
+  correction?: string
 }
+
+// What a reader says of a reply: good, bad, nothing.
+export type Vote = 1 | -1 | 0
 
 export interface Message {
   id: string

@@ -206,7 +206,9 @@ class NGram:
 
 def _check(order: int, smoothing: Smoothing, discount: float) -> None:
     if order < 1:
-        raise ConfigError(f"must be at least 1, found {order}", where="order")
+        raise ConfigError(
+            f"must be at least 1, found {order}", where="order", remedy="Set it to 1 or more, or leave it out"
+        )
     if smoothing == "none" and order > 1:
         raise ConfigError(
             "without smoothing a context that was never met has no probabilities",
@@ -214,7 +216,11 @@ def _check(order: int, smoothing: Smoothing, discount: float) -> None:
             remedy="Choose order 1, or kneser-ney",
         )
     if not 0 <= discount < 1:
-        raise ConfigError(f"must be from 0 (estimated) to below 1, found {discount}", where="discount")
+        raise ConfigError(
+            f"must be from 0 (estimated) to below 1, found {discount}",
+            where="discount",
+            remedy="Set 0 to have it estimated from the counts",
+        )
 
 
 def _padded(sequences: Iterable[Sequence[int] | Ids], order: int, separator: int) -> tuple[Ids, Ids]:

@@ -185,7 +185,11 @@ def _plan(bundle: Bundle, family: str, names: Any) -> Iterator[_Planned]:
     for place in tensor_layout(FAMILIES[family], config, "policy"):
         name = names.get_name(place.name, try_suffixes=(".weight", ".bias"))
         if name is None:
-            raise BundleError(f"GGUF has no name for {place.name}", where=str(bundle.directory))
+            raise BundleError(
+                f"GGUF has no name for {place.name}",
+                where=str(bundle.directory),
+                remedy="Export it with --to huggingface",
+            )
         parts = tuple(parameters[ours].detach() for ours in place.ours)
         heads = 0
         if family == "llama" and ".self_attn.q_proj." in place.name:

@@ -153,7 +153,11 @@ def _settle_template(tokenizer: Tokenizer, wish: str) -> tuple[str, str | None]:
     """What is said of the template, and its source."""
     if isinstance(tokenizer, AbsentTokenizer):
         if wish not in ("", "none"):
-            raise ConfigError("needs a tokenizer, and this directory has none", where="--chat-template")
+            raise ConfigError(
+                "needs a tokenizer, and this directory has none",
+                where="--chat-template",
+                remedy="Copy its tokenizer.json there, or leave --chat-template out",
+            )
         return "none", None
     if wish == "none":
         return "none, as asked for", None

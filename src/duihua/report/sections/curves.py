@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from markupsafe import Markup
 
 from duihua.report.components import folded, heading, joined, note, stage_name, t
@@ -15,6 +17,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "sft": ("loss", "learning_rate"),
     "reward": ("loss", "accuracy"),
     "recurrent": ("loss", "valid_perplexity"),
+    "translate": ("plain_loss", "validation_bleu", "validation_perplexity"),
     "classify": ("class_loss", "accuracy"),
     "dpo": ("loss", "accuracy", "reward_chosen", "reward_rejected"),
     "grpo": ("score", "kl", "entropy", "solved_alike", "length", "eos_rate"),
@@ -40,6 +43,10 @@ UNITS: dict[str, str] = {
     "solved_alike": "unit.share",
     "bits_per_byte": "unit.bits_byte",
     "valid_perplexity": "unit.perplexity",
+    "plain_loss": "unit.nats_token",
+    "validation_loss": "unit.nats_token",
+    "validation_perplexity": "unit.perplexity",
+    "validation_bleu": "unit.bleu",
     "learning_rate": "unit.rate",
     "gradient_norm": "unit.norm",
     "tokens_per_second": "unit.tokens_second",
@@ -62,7 +69,7 @@ UNITS: dict[str, str] = {
 }
 NOT_DRAWN = {"step", "tokens", "seconds", "iteration", "epoch", "time"}
 # Drawn as a second line in the chart of the other, where both were recorded.
-COMPANIONS = {"loss": "heldout_loss", "accuracy": "heldout_accuracy"}
+COMPANIONS = {"loss": "heldout_loss", "accuracy": "heldout_accuracy", "plain_loss": "validation_loss"}
 # A schedule is exact and is drawn without a moving average.
 EXACT = {"learning_rate", "kl_coefficient"}
 
@@ -71,26 +78,32 @@ def curves(record: RunRecord) -> Markup | None:
     """Charts of all stages that recorded metrics."""
     parts: list[Markup] = []
     for stage in record.stages:
-        charts = {metric: _chart(stage, metric) for metric in _metrics(stage)}
+        charts = {metric: stage_chart(stage, metric) for metric in metric_names(stage)}
         if not charts:
             continue
-        first = [metric for metric in SHOWN.get(stage.stage, ("loss",)) if metric in charts] or list(charts)[:2]
+        first = telling(stage.stage, list(charts))
         parts.append(heading(stage_name(stage)))
-        parts.append(_grid([charts[metric] for metric in first]))
+        parts.append(grid([charts[metric] for metric in first]))
         others = [chart for metric, chart in charts.items() if metric not in first]
         if others:
-            parts.append(folded(t("curves.more", stage=stage_name(stage)), _grid(others)))
+            parts.append(folded(t("curves.more", stage=stage_name(stage)), grid(others)))
         if stage.unreadable_lines:
             file = f"{stage.directory.name}/metrics.jsonl"
             parts.append(note(t("page.unreadable", count=stage.unreadable_lines, file=file)))
     return joined([note(t("curves.note")), *parts]) if parts else None
 
 
-def _grid(charts: list[Markup]) -> Markup:
+def telling(stage: str, metrics: Sequence[str]) -> list[str]:
+    """Those of the metrics that are drawn open for a stage."""
+    return [metric for metric in SHOWN.get(stage, ("loss",)) if metric in metrics] or list(metrics)[:2]
+
+
+def grid(charts: Sequence[Markup]) -> Markup:
+    """Charts beside each other."""
     return Markup('<div class="charts">{}</div>').format(joined(charts))
 
 
-def _metrics(stage: StageRecord) -> list[str]:
+def metric_names(stage: StageRecord) -> list[str]:
     """Names of what can be drawn, in the order of their first appearance, companions left out."""
     names: dict[str, None] = {}
     for row in stage.rows:
@@ -104,12 +117,18 @@ def _points(stage: StageRecord, metric: str) -> list[Point]:
     return [(step, value) for step, value in found if step is not None and value is not None]
 
 
-def _chart(stage: StageRecord, metric: str) -> Markup:
-    own, general = f"metric.{stage.stage}.{metric}", f"metric.{metric}"
+def metric_title(stage: str, metric: str) -> tuple[Markup, Markup]:
+    """What a metric of a kind of stage is called, and its unit."""
+    own, general = f"metric.{stage}.{metric}", f"metric.{metric}"
     if own in TEXTS or general in TEXTS:
         title = t(own if own in TEXTS else general)
     else:
         title = Markup("<code>{}</code>").format(metric)
-    unit = t(UNITS.get(f"{stage.stage}.{metric}", UNITS.get(metric, "unit.none")))
+    return title, t(UNITS.get(f"{stage}.{metric}", UNITS.get(metric, "unit.none")))
+
+
+def stage_chart(stage: StageRecord, metric: str) -> Markup:
+    """The chart of a metric over a stage's steps, with the held-out figure beside it where there is one."""
+    title, unit = metric_title(stage.stage, metric)
     heldout = _points(stage, COMPANIONS[metric]) if metric in COMPANIONS else []
     return metric_chart(title, unit, _points(stage, metric), heldout, noisy=metric not in EXACT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -78,9 +79,7 @@ def _source_name(name: str, homepage: Any) -> Markup:
 
 
 def _language(code: Any) -> Markup:
-    codes = (
-        [str(one) for one in code] if isinstance(code, list | tuple) else str(code or "–").replace("+", ",").split(",")
-    )
+    codes = [str(one) for one in code] if isinstance(code, list | tuple) else re.split(r"[+,-]", str(code or "–"))
     named = [t(f"language.{one.strip()}") if f"language.{one.strip()}" in TEXTS else escape(one) for one in codes]
     return Markup(" · ").join(named)
 

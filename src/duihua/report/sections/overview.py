@@ -8,6 +8,7 @@ from markupsafe import Markup, escape
 
 from duihua.report.components import heading, joined, number, signed, t
 from duihua.report.run_record import RunRecord, dig, finite
+from duihua.report.sections.translation import direction_name
 from duihua.report.texts import TEXTS
 from duihua.report.verdict import checks, loss_verdict, range_figure
 from duihua.report.verdict_alignment import Check
@@ -17,7 +18,14 @@ ICONS = {"good": "✓", "watch": "!", "bad": "✕"}
 
 def headline(record: RunRecord) -> Markup | None:
     """The few numbers that tell how the run went, as cards."""
-    cards = [_bits(record), _accuracy(record), _gain(record), _greetings(record), _classes(record)]
+    cards = [
+        _bits(record),
+        _accuracy(record),
+        _gain(record),
+        _greetings(record),
+        _classes(record),
+        _translation(record),
+    ]
     minutes, memory = finite(record.run.get("minutes")), finite(record.run.get("peak_memory_gib"))
     if minutes is not None:
         cards.append(_card(t("headline.minutes"), number(minutes, 1), t("headline.minutes.note")))
@@ -80,6 +88,22 @@ def _classes(record: RunRecord) -> Markup | None:
         return None
     majority = number(dig(result, "baseline.accuracy.value"))
     return _card(t("headline.classify"), number(value), t("headline.classify.note", majority=majority))
+
+
+def _translation(record: RunRecord) -> Markup | None:
+    """BLEU of the first direction's test, never without its signature."""
+    tests = record.result("translate").get("test")
+    direction, test = next(iter(tests.items()), ("", None)) if isinstance(tests, Mapping) else ("", None)
+    if finite(dig(test, "bleu.value")) is None:
+        return None
+    note = t(
+        "headline.translate.note",
+        low=number(dig(test, "bleu_interval.low"), 1),
+        high=number(dig(test, "bleu_interval.high"), 1),
+        chrf=number(dig(test, "chrf.value"), 1),
+        signature=Markup("<code>{}</code>").format(dig(test, "bleu.signature") or "–"),
+    )
+    return _card(t("headline.translate", direction=direction_name(direction)), number(dig(test, "bleu.value"), 1), note)
 
 
 def _gain(record: RunRecord) -> Markup | None:

@@ -1,0 +1,329 @@
+"""From votes to a version of the model: pairs -> judge -> (reward -> PPO) or DPO -> blind comparison -> promoted or not.
+
+    DIR/versions.json            the versions, and which is promoted (models/versions.py)
+    DIR/v1-data/                 the pairs and prompts as they were when v1 was begun (data/feedback.py)
+    DIR/v1-judge/                a run of one stage: the reward model that judges the comparison
+    DIR/v1/                      a run: dpo, or reward and ppo; its report
+    DIR/v1-comparison/           comparison.json, and the replies of both sides
+
+Everything that trains is a recipe, so that a training that was stopped goes on by the runner's own rules. Every version starts
+from v0, the model that was there before, and learns from all pairs that there are: a model that is trained on the same votes
+again and again drifts, and nobody can say any more which vote did what. It is compared with the version that is promoted.
+
+Nothing is promoted by having been trained. It takes a person, or a gate that was stated: the lower end of the win rate's
+interval lies above it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from duihua import console
+from duihua.data.feedback import (
+    read_feedback,
+    read_pairs,
+    require_enough,
+    write_parts,
+    written_parts,
+)
+from duihua.errors import ConfigError, DataError
+from duihua.files import sha256_json, write_json
+from duihua.models.device import check_device
+from duihua.models.versions import Version, Versions, bundle_of, has_versions, read_versions
+from duihua.report.feedback_recipes import METHODS, Made, Recipes, comparison_sources, recipes_of
+from duihua.report.fingerprint import bundle_fingerprint
+from duihua.report.lock import LOCK_FILE, only_run
+from duihua.report.machine import usable_cores
+from duihua.report.promotion import check_gate, promoted, why_not
+from duihua.report.run_log import now
+from duihua.report.runner import run_recipe, terminating_as_interrupt
+from duihua.stages.context import StageResult
+
+if TYPE_CHECKING:
+    from duihua.stages.blind_comparison import Asked
+
+FIRST = "v0"
+FEWEST_TO_LEARN, FEWEST_TO_JUDGE, FEWEST_PROMPTS = 16, 8, 8
+"""Pairs and prompts below which nothing is trained. Of 8 prompts even 8 wins leave an interval from 0.68, 6 wins one from
+0.41: with fewer no gate could ever be met or missed for a reason."""
+COMPARISON = "comparison.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `duihua feedback train` was asked for.
+
+    bundle: the model to start from, None for that of the folder. run: a run whose settings and data the reward models and PPO
+    take. judge: a reward model to judge by; None trains one. prompts, replies: of the comparison, at most so many prompts and
+    so many replies to each. gate: promote where the win rate's lower end is above it. threads 0: one for each core.
+    """
+
+    store: Path
+    output: Path
+    data_directory: Path
+    bundle: Path | None = None
+    run: Path | None = None
+    judge: Path | None = None
+    method: str = "dpo"
+    prompts: int = 96
+    replies: int = 2
+    gate: float | None = None
+    settings: tuple[str, ...] = ()
+    seed: int = 0
+    threads: int = 0
+    device: str = "cpu"
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of it. version: the newest one; new: whether this call has made or finished it."""
+
+    versions: Versions
+    version: Version
+    new: bool
+
+
+def train(request: Request) -> Outcome:
+    """Make the next version, or go on with the one that was begun; compare it, and promote it where the gate holds.
+
+    Raises DuihuaError before any compute where there are too few pairs or something does not fit, and KeyboardInterrupt when it
+    was stopped: the same call then goes on.
+    """
+    check_device(request.device)
+    check_gate(request.gate)
+    if request.method not in METHODS:
+        raise ConfigError(f"{request.method!r} is none", where="--method", remedy=f"Choose {' or '.join(METHODS)}")
+    check_folder(request.output)
+    with only_run(request.output), terminating_as_interrupt():
+        versions = opened(request)
+        newest = versions.versions[-1]
+        begun = _begun(request, versions) if newest.bundle is not None else _resumed(request, versions)
+        if begun is None:
+            console.say(f"Nothing new has been said since {newest.name} was made, and the settings are the same.")
+            return Outcome(_gated(request, versions, newest), newest, new=False)
+        newest, steps = begun
+        versions.with_version(newest).save()
+        newest = _bring_up(request, versions, newest, steps)
+        versions = versions.with_version(newest)
+        versions.save()
+        return Outcome(_gated(request, versions, newest), newest, new=True)
+
+
+def _begun(request: Request, versions: Versions) -> tuple[Version, Steps] | None:
+    """A new version with its pairs written down, and what is to be done for it; None where the newest one is of the same."""
+    feedback = read_feedback(request.store, judge=request.judge is None)
+    made_from = _made_from(request, versions, feedback.fingerprint)
+    if versions.versions[-1].facts.get("made_from") == made_from:
+        return None
+    require_enough(
+        feedback, learn=FEWEST_TO_LEARN, judge=0 if request.judge else FEWEST_TO_JUDGE, heldout=FEWEST_PROMPTS
+    )
+    name = f"v{len(versions.versions)}"
+    folder, pairs = beside(request.output, name, "data"), feedback.counts()["pairs_by_part"]
+    steps = planned(request, versions, folder, pairs["heldout"] > 0)
+    write_parts(feedback, folder)
+    facts = {
+        "begun": now(),
+        "store": str(request.store),
+        "method": request.method,
+        "made_from": made_from,
+        "pairs": pairs,
+    }
+    return Version(name, None, facts), steps
+
+
+def _resumed(request: Request, versions: Versions) -> tuple[Version, Steps]:
+    """The version that was begun, with the pairs that there were then. DataError where they are gone."""
+    version = versions.versions[-1]
+    folder = beside(request.output, version.name, "data")
+    stored = written_parts(folder)
+    if stored is None:
+        raise DataError("the pairs of this version are gone", where=str(folder), remedy="Put the folder back")
+    pairs = stored["pairs_by_part"]
+    if not request.judge and not pairs["judge"]:
+        raise ConfigError(
+            f"{version.name} was begun with a judge, and no pair was kept for another",
+            where="--judge",
+            remedy="Name the judge again",
+        )
+    console.say(f"Going on with {version.name} and the pairs that there were when it was begun.")
+    steps = planned(request, versions, folder, pairs["heldout"] > 0)
+    facts = {"method": request.method, "made_from": _made_from(request, versions, stored["fingerprint"])}
+    return dataclasses.replace(version, facts={**version.facts, **facts}), steps
+
+
+def opened(request: Request) -> Versions:
+    """The versions of the folder, or a list with the model to start from as v0. BundleError, ConfigError."""
+    if has_versions(request.output):
+        versions = read_versions(request.output)
+        first = versions.bundle(FIRST)
+        if request.bundle is not None and bundle_of(request.bundle).resolve() != first.resolve():
+            raise ConfigError(
+                f"the versions in {request.output} begin with {first}",
+                where=f"--bundle {request.bundle}",
+                remedy="Leave --bundle out, or choose another folder with --output",
+            )
+        return versions
+    if request.bundle is None:
+        raise ConfigError(
+            "which model the votes are about", where="--bundle", remedy="Name it, such as --bundle runs/quickstart/ppo"
+        )
+    facts = {"begun": now(), **({"run": str(request.run.resolve())} if request.run else {})}
+    return Versions(request.output, FIRST, (Version(FIRST, bundle_of(request.bundle), facts),))
+
+
+def check_folder(directory: Path) -> None:
+    """ConfigError unless the folder is new, empty, or holds versions."""
+    if directory.exists() and not directory.is_dir():
+        raise ConfigError("is a file", where=str(directory), remedy="Choose a folder with --output")
+    if directory.is_dir() and not has_versions(directory):
+        other = next((one.name for one in sorted(directory.iterdir()) if not _ours(one.name)), None)
+        if other is not None:
+            raise ConfigError(
+                f"holds other things than versions, such as {other!r}",
+                where=str(directory),
+                remedy="Choose a new folder with --output",
+            )
+
+
+def _ours(name: str) -> bool:
+    """What a first call that was killed before it had written versions.json may have left."""
+    return name in (LOCK_FILE, "v1-data") or (name.startswith(".") and name.endswith(".part"))
+
+
+def beside(output: Path, name: str, what: str) -> Path:
+    """The folder beside that of a version: "data", "judge" or "comparison"."""
+    return output / f"{name}-{what}"
+
+
+# -- one version -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is to be done for a version, checked: recipes, what both sides are asked, and the version to compare with."""
+
+    recipes: Recipes
+    asked: Asked
+    against: str
+
+
+def planned(request: Request, versions: Versions, data: Path, heldout_pairs: bool) -> Steps:
+    """Put the recipes together and open the models once, so that what does not fit is said before anything is trained."""
+    from duihua.models.bundle import load_bundle
+    from duihua.stages.blind_comparison import Asked, check_sides
+
+    base = load_bundle(versions.bundle(FIRST), request.device)
+    present = load_bundle(versions.bundle(versions.promoted), request.device)
+    judge = load_bundle(request.judge, request.device) if request.judge else None
+    _ = base.policy
+    made = Made(data, heldout_pairs, base.config.context, _run_of(request, versions), judge is None)
+    recipes = recipes_of(
+        request.method,
+        base.directory.resolve(),
+        made,
+        settings=request.settings,
+        seed=request.seed,
+        threads=request.threads,
+    )
+    config = recipes.policy_config
+    asked = Asked(
+        comparison_sources(made),
+        request.prompts,
+        request.replies,
+        config.prompt_tokens,
+        config.reply_tokens,
+        config.temperature,
+        config.slots,
+    )
+    check_sides(asked, present, base, judge)
+    return Steps(recipes, asked, versions.promoted)
+
+
+def _run_of(request: Request, versions: Versions) -> Path | None:
+    """The run whose settings are taken: the one that was named, else that of the first version, where it is still there."""
+    named = request.run or versions.get(FIRST).facts.get("run")
+    run = Path(named).resolve() if named else None
+    return run if run is not None and run.is_dir() else None
+
+
+def _made_from(request: Request, versions: Versions, data: str) -> str:
+    """Hash of all that decides what a version is and how it compares."""
+    run = _run_of(request, versions)
+    judge = bundle_fingerprint(request.judge) if request.judge else ""
+    settings = [request.method, list(request.settings), request.seed, request.prompts, request.replies]
+    return sha256_json([data, bundle_fingerprint(versions.bundle(FIRST)), str(run or ""), judge, *settings])
+
+
+def _bring_up(request: Request, versions: Versions, version: Version, steps: Steps) -> Version:
+    """Train the judge and the version, compare, and give the version with its facts."""
+    output = request.output
+
+    def run(recipe: Any, folder: Path) -> Path:
+        run_recipe(recipe, folder, request.data_directory, device=request.device, command=list(request.command))
+        made = StageResult.load(folder / recipe.stages[-1].name).bundle
+        assert made is not None
+        return made
+
+    judge = request.judge
+    if steps.recipes.judge is not None:
+        judge = run(steps.recipes.judge, beside(output, version.name, "judge"))
+    assert judge is not None
+    bundle = run(steps.recipes.training, output / version.name)
+    compared = compared_with(request, versions, steps, judge, bundle, version.name)
+    facts = {
+        "finished": now(),
+        "comparison": {name: compared[name] for name in ("against", "win_rate", "judge")},
+    }
+    return Version(version.name, bundle, {**version.facts, **facts})
+
+
+def compared_with(
+    request: Request, versions: Versions, steps: Steps, judge: Path, bundle: Path, name: str
+) -> dict[str, Any]:
+    """The blind comparison of a new bundle with the promoted one; also written as comparison.json, and shown."""
+    from duihua.models.bundle import load_bundle
+    from duihua.stages.blind_comparison import compare_blind, judge_accuracy, show
+    from duihua.stages.execution import settled
+
+    folder = beside(request.output, name, "comparison")
+    held = read_pairs(beside(request.output, name, "data"), "heldout")
+    with settled(request.device, request.threads or usable_cores(), request.seed):
+        compared = compare_blind(
+            versions.bundle(steps.against),
+            bundle,
+            judge,
+            steps.asked,
+            data_directory=request.data_directory,
+            folder=folder,
+            seed=request.seed,
+            device=request.device,
+        )
+        accuracy = judge_accuracy(load_bundle(judge, request.device), held)
+    found = {
+        "against": steps.against,
+        "judge": {"bundle": str(judge), "accuracy": accuracy},
+        **compared.to_mapping(steps.asked.samples),
+    }
+    write_json(folder / COMPARISON, found)
+    show(found, steps.against, name)
+    return found
+
+
+def _gated(request: Request, versions: Versions, version: Version) -> Versions:
+    """Promote by the gate that was stated; say what holds."""
+    if version.name == versions.promoted:
+        return versions
+    word = f"`duihua feedback promote {request.output} {version.name}` makes it {version.name}"
+    if request.gate is None:
+        console.say(f"{versions.promoted} stays the promoted version; {word}")
+        return versions
+    refused = why_not(versions, version, request.gate)
+    if refused:
+        console.say(f"{versions.promoted} stays the promoted version: {refused}; {word} all the same")
+        return versions
+    return promoted(versions, version.name, "gate", request.gate)

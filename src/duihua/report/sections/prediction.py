@@ -38,5 +38,6 @@ def _row(figure: str, found: Any) -> tuple[object, ...] | None:
     ratio = finite(found.get("ratio"))
     change = "–" if ratio is None else f"{100 * (ratio - 1):+.0f} %".replace("-", "−")
     held = t("prediction.held" if found.get("held") else "prediction.missed")
-    difference = Markup('{} <span class="muted interval">{}</span>').format(change, held)  # one column: five do not fit a phone
+    # One column for both: five do not fit a phone.
+    difference = Markup('{} <span class="muted interval">{}</span>').format(change, held)
     return t(f"prediction.{figure}"), predicted, number(found.get("achieved"), 2), difference

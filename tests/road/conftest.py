@@ -20,7 +20,8 @@ import pytest
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "tiny.yaml"
 STAGES = ("tokenizer", "pretrain", "sft", "reward", "ppo", "evaluate")
-NOT_BUNDLE = ("fingerprint.json", "result.json", "settings.json", "metrics.jsonl")  # these hold times and settings
+# These hold times, settings, and how fast the machine was measured to be.
+NOT_BUNDLE = ("fingerprint.json", "result.json", "settings.json", "metrics.jsonl", "progress.json")
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ LANGUAGES = ("en", "zh")
 MEGABYTE = 1_000_000
 VIEW_FILE = "token_view.json"
 VIEW_BYTES = MEGABYTE // 4
-"""Text of each language that the vocabularies of characters and words are learnt from, for the view: jieba cuts a megabyte
-in four to eight seconds, and more text changes little of what is seen."""
+"""Text of each language that the vocabularies of characters and words are learnt from, for the view: jieba needs seconds for a
+megabyte, and more text changes little of what is seen."""
 
 
 def run(config: TokenizerConfig, context: StageContext) -> StageResult:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError
+from duihua.stages.configs.checks import at_least_one, not_negative
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,5 @@ class EvaluateConfig:
     """Temperature of the replies that are shown."""
 
     def __post_init__(self) -> None:
-        for name in ("reply_tokens", "greeting_tokens", "repetition_samples"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"must be at least 1, found {getattr(self, name)}",
-                    where=name,
-                    remedy="Set it to 1 or more, or leave it out",
-                )
-        for name in ("heldout_bytes", "heldout_conversations", "prompts", "temperature", "sample_temperature"):
-            if getattr(self, name) < 0:
-                raise ConfigError(
-                    f"cannot be negative, found {getattr(self, name)}",
-                    where=name,
-                    remedy="Set 0 or more, or leave it out",
-                )
+        at_least_one(self, "reply_tokens", "greeting_tokens", "repetition_samples")
+        not_negative(self, "heldout_bytes", "heldout_conversations", "prompts", "temperature", "sample_temperature")

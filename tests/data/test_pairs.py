@@ -47,6 +47,12 @@ def test_repeated_prompts_and_empty_replies_are_counted() -> None:
     assert dict(left_out.counts) == {"prompt met before": 1, "empty reply": 1, "no reply to a prompt": 1}
 
 
+def test_a_prompt_keeps_its_name_when_its_file_is_moved_and_loses_it_with_its_source() -> None:
+    assert exchange("a", "b", "/one/votes.jsonl").key == exchange("a", "b", "/two/deeper/votes.jsonl").key
+    assert exchange("a", "b", "/one/votes.jsonl").key != exchange("a", "b", "/one/other.jsonl").key
+    assert exchange("a", "b", "owner/set").key != exchange("a", "b", "another/set").key, "two sets of a hub"
+
+
 def test_order_depends_on_the_seed_and_not_on_the_input_order() -> None:
     items = [exchange(str(i), "r") for i in range(20)]
     assert shuffled(items, 1) == shuffled(items[::-1], 1)

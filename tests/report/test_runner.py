@@ -19,7 +19,8 @@ from duihua.errors import ConfigError, DuihuaError
 from duihua.files import read_json, write_atomic, write_json
 from duihua.report.fingerprint import bundle_fingerprint, what_changed
 from duihua.report.recipe import PlannedStage, Recipe
-from duihua.report.runner import RunOutcome, run_recipe, settings_line, terminating_as_interrupt
+from duihua.report.runner import RunOutcome, run_recipe, terminating_as_interrupt
+from duihua.report.settings_line import settings_line
 from duihua.stages import Stage
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.data_state import sources_in

@@ -21,7 +21,7 @@ from duihua.engine.chat_model import ChatModel
 from duihua.errors import ConfigError, DataError
 from duihua.files import read_json, write_json
 from duihua.models.versions import read_versions
-from duihua.report import feedback
+from duihua.report import feedback, feedback_request
 from duihua.report.promotion import promote, why_not
 from duihua.stages import blind_comparison, dpo
 
@@ -266,7 +266,7 @@ def test_a_folder_with_other_things_or_another_model_is_refused(
     other.mkdir()
     (other / "letter.txt").write_text("dear")
     with pytest.raises(ConfigError, match=r"holds other things than versions, such as 'letter\.txt'"):
-        feedback.check_folder(other)
+        feedback_request.check_folder(other)
     copy = Path(shutil.copytree(tiny_bundle, tmp_path / "copy"))
     assert main(["feedback", "train", str(written), "--bundle", str(copy), "--output", str(output)]) == 2
     shutil.rmtree(output / "v1-data")
@@ -274,4 +274,4 @@ def test_a_folder_with_other_things_or_another_model_is_refused(
     stored["versions"][1]["bundle"] = None
     write_json(output / "versions.json", stored)
     with pytest.raises(DataError, match="the pairs of this version are gone"):
-        feedback.train(feedback.Request(store=written, output=output, data_directory=tmp_path, threads=1))
+        feedback.train(feedback_request.Request(store=written, output=output, data_directory=tmp_path, threads=1))

@@ -89,7 +89,8 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace, command: list[str]) -> int:
     from duihua.data.home import data_directory
-    from duihua.report.feedback import Request, train
+    from duihua.report.feedback import train
+    from duihua.report.feedback_request import Request
 
     if not arguments.output:
         raise ConfigError("no folder to write to", where="--output", remedy="Add --output DIR, such as runs/feedback")

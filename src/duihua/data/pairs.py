@@ -14,6 +14,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from duihua.data.records import ASSISTANT, USER, Conversation, LeftOut, Message, Preference, normalised
 
@@ -32,8 +33,10 @@ class Exchange:
 
     @property
     def key(self) -> str:
-        """Hex hash of source and prompt: the name of this prompt wherever one is needed."""
-        parts = [self.source, *(f"{message['role']}\x1f{message['content']}" for message in self.prompt)]
+        """Hex hash of source and prompt: the name of this prompt wherever one is needed. Of a file that was named by its whole
+        path only the last part counts, so that the same files in another folder are asked the same."""
+        source = Path(self.source).name if Path(self.source).is_absolute() else self.source
+        parts = [source, *(f"{message['role']}\x1f{message['content']}" for message in self.prompt)]
         return hashlib.sha256("\x1e".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 

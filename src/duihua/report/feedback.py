@@ -30,12 +30,12 @@ from duihua.data.feedback import (
     written_parts,
 )
 from duihua.errors import ConfigError, DataError
-from duihua.files import sha256_json, write_json
+from duihua.files import write_json
 from duihua.models.device import check_device
-from duihua.models.versions import Version, Versions, bundle_of, has_versions, read_versions
+from duihua.models.versions import Version, Versions
 from duihua.report.feedback_recipes import METHODS, Made, Recipes, comparison_sources, recipes_of
-from duihua.report.fingerprint import bundle_fingerprint
-from duihua.report.lock import LOCK_FILE, only_run
+from duihua.report.feedback_request import FIRST, Request, beside, check_folder, fingerprint_of, opened, run_of
+from duihua.report.lock import only_run
 from duihua.report.machine import usable_cores
 from duihua.report.promotion import check_gate, promoted, why_not
 from duihua.report.run_log import now
@@ -45,37 +45,10 @@ from duihua.stages.context import StageResult
 if TYPE_CHECKING:
     from duihua.stages.blind_comparison import Asked
 
-FIRST = "v0"
 FEWEST_TO_LEARN, FEWEST_TO_JUDGE, FEWEST_PROMPTS = 16, 8, 8
 """Pairs and prompts below which nothing is trained. Of 8 prompts even 8 wins leave an interval from 0.68, 6 wins one from
 0.41: with fewer no gate could ever be met or missed for a reason."""
 COMPARISON = "comparison.json"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What `duihua feedback train` was asked for.
-
-    bundle: the model to start from, None for that of the folder. run: a run whose settings and data the reward models and PPO
-    take. judge: a reward model to judge by; None trains one. prompts, replies: of the comparison, at most so many prompts and
-    so many replies to each. gate: promote where the win rate's lower end is above it. threads 0: one for each core.
-    """
-
-    store: Path
-    output: Path
-    data_directory: Path
-    bundle: Path | None = None
-    run: Path | None = None
-    judge: Path | None = None
-    method: str = "dpo"
-    prompts: int = 96
-    replies: int = 2
-    gate: float | None = None
-    settings: tuple[str, ...] = ()
-    seed: int = 0
-    threads: int = 0
-    device: str = "cpu"
-    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,7 +89,7 @@ def train(request: Request) -> Outcome:
 def _begun(request: Request, versions: Versions) -> tuple[Version, Steps] | None:
     """A new version with its pairs written down, and what is to be done for it; None where the newest one is of the same."""
     feedback = read_feedback(request.store, judge=request.judge is None)
-    made_from = _made_from(request, versions, feedback.fingerprint)
+    made_from = fingerprint_of(request, versions, feedback.fingerprint)
     if versions.versions[-1].facts.get("made_from") == made_from:
         return None
     require_enough(
@@ -152,52 +125,8 @@ def _resumed(request: Request, versions: Versions) -> tuple[Version, Steps]:
         )
     console.say(f"Going on with {version.name} and the pairs that there were when it was begun.")
     steps = planned(request, versions, folder, pairs["heldout"] > 0)
-    facts = {"method": request.method, "made_from": _made_from(request, versions, stored["fingerprint"])}
+    facts = {"method": request.method, "made_from": fingerprint_of(request, versions, stored["fingerprint"])}
     return dataclasses.replace(version, facts={**version.facts, **facts}), steps
-
-
-def opened(request: Request) -> Versions:
-    """The versions of the folder, or a list with the model to start from as v0. BundleError, ConfigError."""
-    if has_versions(request.output):
-        versions = read_versions(request.output)
-        first = versions.bundle(FIRST)
-        if request.bundle is not None and bundle_of(request.bundle).resolve() != first.resolve():
-            raise ConfigError(
-                f"the versions in {request.output} begin with {first}",
-                where=f"--bundle {request.bundle}",
-                remedy="Leave --bundle out, or choose another folder with --output",
-            )
-        return versions
-    if request.bundle is None:
-        raise ConfigError(
-            "which model the votes are about", where="--bundle", remedy="Name it, such as --bundle runs/quickstart/ppo"
-        )
-    facts = {"begun": now(), **({"run": str(request.run.resolve())} if request.run else {})}
-    return Versions(request.output, FIRST, (Version(FIRST, bundle_of(request.bundle), facts),))
-
-
-def check_folder(directory: Path) -> None:
-    """ConfigError unless the folder is new, empty, or holds versions."""
-    if directory.exists() and not directory.is_dir():
-        raise ConfigError("is a file", where=str(directory), remedy="Choose a folder with --output")
-    if directory.is_dir() and not has_versions(directory):
-        other = next((one.name for one in sorted(directory.iterdir()) if not _ours(one.name)), None)
-        if other is not None:
-            raise ConfigError(
-                f"holds other things than versions, such as {other!r}",
-                where=str(directory),
-                remedy="Choose a new folder with --output",
-            )
-
-
-def _ours(name: str) -> bool:
-    """What a first call that was killed before it had written versions.json may have left."""
-    return name in (LOCK_FILE, "v1-data") or (name.startswith(".") and name.endswith(".part"))
-
-
-def beside(output: Path, name: str, what: str) -> Path:
-    """The folder beside that of a version: "data", "judge" or "comparison"."""
-    return output / f"{name}-{what}"
 
 
 # -- one version -------------------------------------------------------------------------------------------------------
@@ -221,7 +150,7 @@ def planned(request: Request, versions: Versions, data: Path, heldout_pairs: boo
     present = load_bundle(versions.bundle(versions.promoted), request.device)
     judge = load_bundle(request.judge, request.device) if request.judge else None
     _ = base.policy
-    made = Made(data, heldout_pairs, base.config.context, _run_of(request, versions), judge is None)
+    made = Made(data, heldout_pairs, base.config.context, run_of(request, versions), judge is None)
     recipes = recipes_of(
         request.method,
         base.directory.resolve(),
@@ -242,21 +171,6 @@ def planned(request: Request, versions: Versions, data: Path, heldout_pairs: boo
     )
     check_sides(asked, present, base, judge)
     return Steps(recipes, asked, versions.promoted)
-
-
-def _run_of(request: Request, versions: Versions) -> Path | None:
-    """The run whose settings are taken: the one that was named, else that of the first version, where it is still there."""
-    named = request.run or versions.get(FIRST).facts.get("run")
-    run = Path(named).resolve() if named else None
-    return run if run is not None and run.is_dir() else None
-
-
-def _made_from(request: Request, versions: Versions, data: str) -> str:
-    """Hash of all that decides what a version is and how it compares."""
-    run = _run_of(request, versions)
-    judge = bundle_fingerprint(request.judge) if request.judge else ""
-    settings = [request.method, list(request.settings), request.seed, request.prompts, request.replies]
-    return sha256_json([data, bundle_fingerprint(versions.bundle(FIRST)), str(run or ""), judge, *settings])
 
 
 def _bring_up(request: Request, versions: Versions, version: Version, steps: Steps) -> Version:

@@ -13,7 +13,8 @@ from duihua.models.device import check_device
 from duihua.report.fingerprint import FINGERPRINT_FILE, Fingerprints, marks_of
 from duihua.report.lock import only_run
 from duihua.report.recipe import PlannedStage
-from duihua.report.runner import defaults_of, settings_line, terminating_as_interrupt
+from duihua.report.runner import terminating_as_interrupt
+from duihua.report.settings_line import defaults_of, settings_line
 from duihua.report.stage_state import bundle_sizes, stage_state
 from duihua.stages import Stage
 from duihua.stages.context import RESULT_FILE, StageContext, StageResult

@@ -17,7 +17,6 @@ The file is written aside tensor by tensor and renamed. `gguf` is imported at th
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -35,13 +34,14 @@ from duihua.files import require_space, sync_directory
 from duihua.models.bundle import Bundle
 from duihua.models.config import DecoderConfig
 from duihua.models.interop.exporting import cannot_write
-from duihua.models.interop.gguf_tokenizer import TokenizerFacts, tokenizer_facts
+from duihua.models.interop.gguf_settings import write_settings, write_tokenizer
+from duihua.models.interop.gguf_tokenizer import tokenizer_facts
 from duihua.models.interop.registry import FAMILIES, family_of, reasons_against, tensor_layout
 from duihua.nn import rope_scaling
 from duihua.nn.positions import rotary_frequencies
 
 if TYPE_CHECKING:
-    import gguf
+    pass
 
 ACTIVATION = {"qwen3": "silu", "llama": "silu", "gpt2": "gelu_tanh"}
 """The families, each with the activation that llama.cpp computes for it."""
@@ -93,8 +93,8 @@ def export_gguf(bundle: Bundle, output: Path, form: str, name: str = "") -> GGUF
     writer = library.GGUFWriter(aside, library.MODEL_ARCH_NAMES[arch])
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        _write_settings(writer, library, bundle, family, form, name or output.stem)
-        _write_tokenizer(writer, facts)
+        write_settings(writer, library, bundle, family, form, name or output.stem)
+        write_tokenizer(writer, facts)
         for tensor, type_, size in zip(planned, types, sizes, strict=True):
             shape = library.quants.quant_shape_to_byte_shape(tensor.shape, type_)
             packed = type_ not in (library.GGMLQuantizationType.F32, library.GGMLQuantizationType.F16)
@@ -236,80 +236,6 @@ def _type(library: Any, tensor: _Planned, form: str) -> Any:
 def _bytes(library: Any, tensor: _Planned, type_: Any) -> int:
     block, size = library.GGML_QUANT_SIZES[type_]
     return math.prod(tensor.shape) // int(block) * int(size)
-
-
-# -- settings ---------------------------------------------------------------------------------------------------------
-
-
-def _write_settings(writer: gguf.GGUFWriter, library: Any, bundle: Bundle, family: str, form: str, name: str) -> None:
-    config = bundle.config
-    kinds = library.LlamaFileType
-    forms = {
-        "f32": kinds.ALL_F32,
-        "f16": kinds.MOSTLY_F16,
-        "bf16": kinds.MOSTLY_BF16,
-        "q8_0": kinds.MOSTLY_Q8_0,
-    }
-    writer.add_type("model")
-    writer.add_name(name)
-    writer.add_file_type(int(forms[form]))
-    writer.add_quantization_version(library.GGML_QUANT_VERSION)
-    writer.add_vocab_size(config.vocabulary_size)
-    writer.add_context_length(config.context)
-    writer.add_embedding_length(config.width)
-    writer.add_block_count(config.layers)
-    writer.add_feed_forward_length(config.feed_forward_width)
-    writer.add_head_count(config.heads)
-    if family == "gpt2":
-        writer.add_layer_norm_eps(config.norm_epsilon)
-    else:
-        writer.add_head_count_kv(config.key_value_heads)
-        writer.add_key_length(config.head_width)
-        writer.add_value_length(config.head_width)
-        writer.add_layer_norm_rms_eps(config.norm_epsilon)
-        writer.add_rope_freq_base(config.rope_theta)
-        writer.add_rope_dimension_count(config.head_width)
-        _write_rope_scaling(writer, library, config)
-    _write_terms(writer, bundle)
-
-
-def _write_rope_scaling(writer: gguf.GGUFWriter, library: Any, config: DecoderConfig) -> None:
-    scaling = config.rope_scaling
-    if scaling is None or scaling.kind == "llama3":  # llama3's stands in a tensor
-        return
-    writer.add_rope_scaling_type(getattr(library.RopeScalingType, scaling.kind.upper()))
-    writer.add_rope_scaling_factor(scaling.factor)
-    if scaling.kind == "yarn":
-        writer.add_rope_scaling_orig_ctx_len(scaling.original_context or config.context)
-        writer.add_rope_scaling_yarn_beta_fast(scaling.beta_fast)
-        writer.add_rope_scaling_yarn_beta_slow(scaling.beta_slow)
-
-
-def _write_terms(writer: gguf.GGUFWriter, bundle: Bundle) -> None:
-    """Whose data the model is made from: the licences under GGUF's own key, the whole list as JSON under ours."""
-    licences = sorted({terms["licence"] for terms in bundle.terms if terms.get("licence")})
-    if licences:
-        writer.add_license("; ".join(licences))
-    if bundle.terms:
-        writer.add_string("duihua.terms", json.dumps(bundle.terms, ensure_ascii=False))
-    languages = sorted({part for terms in bundle.terms for part in terms.get("language", "").split(",") if part})
-    if languages:
-        writer.add_languages(languages)
-
-
-def _write_tokenizer(writer: gguf.GGUFWriter, facts: TokenizerFacts) -> None:
-    writer.add_tokenizer_model("gpt2")  # byte-level BPE
-    writer.add_tokenizer_pre(facts.pre)
-    writer.add_token_list(facts.tokens)
-    writer.add_token_types(facts.kinds)
-    writer.add_token_merges(facts.merges)
-    writer.add_bos_token_id(facts.begin_id)
-    writer.add_eos_token_id(facts.end_id)
-    writer.add_eot_token_id(facts.end_of_turn_id)
-    writer.add_pad_token_id(facts.pad_id)
-    writer.add_add_bos_token(False)
-    if facts.chat_template is not None:
-        writer.add_chat_template(facts.chat_template)
 
 
 def _library() -> Any:

@@ -14,20 +14,23 @@ its specials, its chat template, and the stop ids of `generation_config.json`.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import tiktoken
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
-from duihua.errors import BundleError, ConfigError, DuihuaError
+from duihua.errors import BundleError, DuihuaError
 from duihua.files import sha256_json, write_atomic, write_json
+from duihua.text.bpe_training import train_bpe
 from duihua.text.byte_alphabet import bytes_of_name
 from duihua.text.byte_spans import offset_spans, spans_of_bytes
-from duihua.text.chatml import END_OF_TEXT, IM_END, IM_START, PAD, SPECIAL_TOKENS, chatml
+from duihua.text.chatml import END_OF_TEXT, IM_END, IM_START, PAD, chatml
+from duihua.text.fast_encoder import fast_encoder
 from duihua.text.gpt2_vocabulary import VOCABULARY_FILE, is_gpt2_vocabulary, read_gpt2_vocabulary
 from duihua.text.tokenizer_files import (
     is_byte_level,
@@ -38,13 +41,9 @@ from duihua.text.tokenizer_files import (
 )
 from duihua.text.vocabulary import Span
 
-SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
-
-# Qwen2's pattern, from its tokenizer.json: contractions; a word with one leading mark; digits; runs of marks; spaces.
-PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_SLOW_CHARACTERS = 20
+"""Characters for each token of the vocabulary before the quick encoder is made: by then it has paid for itself."""
 
 
 class Tokenizer:
@@ -76,6 +75,8 @@ class Tokenizer:
         ends = [self.special_tokens.get(IM_END), named_end, self.special_tokens.get(END_OF_TEXT), *extra_stop_ids]
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(id for id in ends if id is not None))
         """Ids that end a reply: the end of a turn, the end of a document, and what generation_config.json lists."""
+        self._characters_left = _SLOW_CHARACTERS * self.vocabulary_size
+        self._fast: tiktoken.Encoding | None = None
 
     # -- making ---------------------------------------------------------------------------------------------------
 
@@ -85,36 +86,7 @@ class Tokenizer:
         included. The same texts in the same order give the same tokenizer. A pair must occur twice to be merged;
         ConfigError names the reachable size when the texts do not hold enough such pairs.
         """
-        if vocabulary_size < SMALLEST_VOCABULARY:
-            raise ConfigError(
-                f"a vocabulary of {vocabulary_size} cannot hold the 256 bytes and {len(SPECIAL_TOKENS)} control tokens",
-                where="vocabulary_size",
-                remedy=f"Choose at least {SMALLEST_VOCABULARY}",
-            )
-        backend = tokenizers.Tokenizer(models.BPE())
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-        backend.decoder = decoders.ByteLevel()
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocabulary_size,
-            min_frequency=2,
-            special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        backend.train_from_iterator(_without_surrogates(texts), trainer)
-        reached = backend.get_vocab_size(with_added_tokens=True)
-        if reached < vocabulary_size:
-            raise ConfigError(
-                f"the data allows a vocabulary of {reached}, and {vocabulary_size} was asked for",
-                where="vocabulary_size",
-                remedy=f"Choose {reached} or less, or give more text",
-            )
-        return cls(backend, own_config(), chatml())
+        return cls(train_bpe(map(_without_surrogates, texts), vocabulary_size), own_config(), chatml())
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
@@ -158,19 +130,31 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; adds no specials and gives no control id. Unpaired surrogates, which are not text, become
         U+FFFD."""
-        try:
-            return list(self._backend.encode(text, add_special_tokens=False).ids)
-        except TypeError:
-            return list(self._backend.encode(_SURROGATE.sub("\ufffd", text), add_special_tokens=False).ids)
+        text = _without_surrogates(text)
+        fast = self._fast_encoder(len(text))
+        return list(
+            self._backend.encode(text, add_special_tokens=False).ids if fast is None else fast.encode_ordinary(text)
+        )
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on all cores."""
-        clean = list(_without_surrogates(texts))
-        return [list(found.ids) for found in self._backend.encode_batch_fast(clean, add_special_tokens=False)]
+        clean = list(map(_without_surrogates, texts))
+        fast = self._fast_encoder(sum(map(len, clean)))
+        if fast is None:
+            return [list(found.ids) for found in self._backend.encode_batch_fast(clean, add_special_tokens=False)]
+        return list(fast.encode_ordinary_batch(clean, num_threads=_cores()))
+
+    def _fast_encoder(self, characters: int) -> tiktoken.Encoding | None:
+        """The quick encoder, made when so much text has been read that it is worth it; None before, and where there is none."""
+        if self._characters_left > 0:
+            self._characters_left -= characters
+            if self._characters_left <= 0:
+                self._fast = fast_encoder(self._backend)
+        return self._fast
 
     def spans(self, text: str) -> list[Span]:
         """`encode` with the place of each token. A token of bytes that are no whole character is shown by its bytes."""
-        text = _SURROGATE.sub("\ufffd", text)
+        text = _without_surrogates(text)
         found = self._backend.encode(text, add_special_tokens=False)
         pieces = [self.token_bytes(id) for id in found.ids]
         if b"".join(pieces) == text.encode("utf-8"):
@@ -291,6 +275,9 @@ class AbsentTokenizer(Tokenizer):
         raise self.error
 
 
-def _without_surrogates(texts: Iterable[str]) -> Iterable[str]:
-    for text in texts:
-        yield text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+def _without_surrogates(text: str) -> str:
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

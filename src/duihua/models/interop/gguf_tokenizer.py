@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from duihua.errors import BundleError
+from duihua.text.bpe_training import PATTERN
 from duihua.text.chat_template import ChatTemplate
 from duihua.text.chatml import END_OF_TEXT, IM_END
-from duihua.text.tokenizer import PATTERN, Tokenizer
+from duihua.text.tokenizer import Tokenizer
 
 # Llama 3's pattern: Qwen2's, but numbers are cut into groups of three digits.
 LLAMA3_PATTERN = PATTERN.replace(r"|\p{N}|", r"|\p{N}{1,3}|")

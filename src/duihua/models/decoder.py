@@ -9,6 +9,8 @@ test holds both ways equal.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -75,12 +77,14 @@ class Decoder(nn.Module):
 
     gradient_checkpointing: when true, training keeps only what enters each block and computes the block again in the
     backward pass: about a third more work, and memory for one block's activations instead of all (Chen et al. 2016).
+    compiled_blocks: what training calls instead of the blocks, with the same weights; empty for the blocks themselves.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
+        self.compiled_blocks: list[Callable[..., Tensor]] = []
         self.embedding = Embedding(config.vocabulary_size, config.width)
         learned = config.positions == "learned"
         self.position_embedding = Embedding(config.context, config.width) if learned else None
@@ -143,7 +147,9 @@ class Decoder(nn.Module):
         if self.training:
             x_btd = self.embedding_dropout(x_btd)
         embedded_btd = x_btd
-        for layer, block in enumerate(self.blocks):
+        compiled = bool(self.compiled_blocks) and self.training and cache is None
+        blocks: list[Callable[..., Tensor]] = self.compiled_blocks if compiled else list(self.blocks)
+        for layer, block in enumerate(blocks):
             if self.gradient_checkpointing and self.training and cache is None and torch.is_grad_enabled():
                 x_btd = checkpoint(block, x_btd, plan, layer, embedded_btd, use_reentrant=False)
             else:

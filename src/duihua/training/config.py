@@ -161,6 +161,9 @@ class TrainerConfig:
     gradient_checkpointing: bool = False
     """Keep only the input of each block for the backward pass and compute the block once more there: less memory, about a
     third more work, the same gradients (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost)."""
+    compile: Literal["auto", "blocks", "off"] = "auto"
+    """blocks: the decoder's blocks are compiled by torch before the first step; off: they are not. auto: on a GPU, for a
+    training of 1,000 steps or more that shards nothing. A run that goes on must keep its choice to end with the same bits."""
     sharding: Literal["none", "full"] = "none"
     """Several ranks: none: each holds the whole model; full: weights, gradients and optimizer state are spread over them block
     by block (FSDP2), which takes more messages and, with n ranks, an n-th of the memory. One rank: the same as none."""

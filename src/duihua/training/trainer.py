@@ -26,12 +26,12 @@ from duihua import console
 from duihua.engine.randomness import sample_seed
 from duihua.errors import TrainingError
 from duihua.nn.lora import frozen_fingerprint
+from duihua.training.compilation import prepare_network
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
 from duihua.training.forecast import Forecast
 from duihua.training.gradients import Gradients
 from duihua.training.loss import Batch, BatchSource, Loss, LossParts, TrainingResult
 from duihua.training.micro_batches import MicroBatches
-from duihua.training.network_state import switch_on_checkpointing
 from duihua.training.optimizers import Optimizer
 from duihua.training.precision import compute_dtype, gradient_scaler
 from duihua.training.progress import write_plan
@@ -80,8 +80,7 @@ class Trainer:
         self.dtype = compute_dtype(config.precision, self.device)
         self.scaler = gradient_scaler(config, self.dtype, self.device)
         self.plateau = Plateau(schedule) if schedule.kind == "plateau" else None
-        if config.gradient_checkpointing:
-            switch_on_checkpointing(network, label)
+        prepare_network(network, config, self.device, steps, label)
         self.ranks.copy_first(network.state_dict().values())
         self._sharded: Sharded | None = None
         if config.sharding == "full" and self.ranks.count > 1:

@@ -93,7 +93,7 @@ def cross_data(model: Any, text: str, direction: tuple[str, str], target: str | 
 def draw(found: dict[str, Any], language: Language) -> Figure:
     """A matrix for each layer, averaged over its heads: the translation down, the source across."""
     weights, source, target = found["weights"], found["source"], found["target"]
-    across = min(3, len(weights))
+    across = 2 if len(weights) == 4 else min(3, len(weights))
     down = math.ceil(len(weights) / across)
     label = 0.1 * max(map(len, [*source, *target]))
     wide = max(2.6, 0.23 * len(source)) + label + 0.3

@@ -53,9 +53,7 @@ def duihua_steps(given: argparse.Namespace) -> tuple[Step, int, int, float]:
     """A step of our trainer, its tokens, the parameters and the work of its optimizer."""
     import dataclasses
 
-    import yaml
-
-    from duihua.config import build
+    from duihua.config import build, load_yaml
     from duihua.data.loaders import StreamedBatches
     from duihua.data.shards import Shard
     from duihua.models.decoder import Decoder, parameter_count
@@ -70,7 +68,7 @@ def duihua_steps(given: argparse.Namespace) -> tuple[Step, int, int, float]:
     keep_freed_memory()
     if given.shape == "race":
         file = Path(__file__).parent / "race" / "duihua.yaml"
-        config = build(PretrainConfig, yaml.safe_load(file.read_text(encoding="utf-8"))["pretrain"], "pretrain")
+        config = build(PretrainConfig, load_yaml(file)["pretrain"], "pretrain")
         shape, rows, optimizer = config.shape.decoder(VOCABULARY, config.length), config.rows, config.optimizer
     else:
         sizes = {
@@ -261,13 +259,11 @@ def work_per_token(shape: str) -> float:
     from duihua.models.work import training_flops
 
     if shape == "race":
-        import yaml
-
-        from duihua.config import build
+        from duihua.config import build, load_yaml
         from duihua.stages.configs.pretrain import PretrainConfig
 
         file = Path(__file__).parent / "race" / "duihua.yaml"
-        config = build(PretrainConfig, yaml.safe_load(file.read_text(encoding="utf-8"))["pretrain"], "pretrain")
+        config = build(PretrainConfig, load_yaml(file)["pretrain"], "pretrain")
         return training_flops(config.shape.decoder(VOCABULARY, config.length), 1)
     blocks = LAYERS * 12 * WIDTH**2
     return 6.0 * (blocks + WIDTH * VOCABULARY) + 6.0 * LAYERS * WIDTH * (LENGTH + 1)

@@ -17,6 +17,7 @@ import pytest
 from duihua.cli.main import main
 from duihua.engine.beam_settings import BeamSettings
 from duihua.engine.translation_model import TranslationModel
+from duihua.errors import BundleError
 
 WORDS = {"bo": "red", "ka": "blue", "mi": "cat", "lu": "dog"}
 
@@ -170,6 +171,16 @@ def test_an_unknown_direction_a_wrong_beam_and_another_folder_are_one_line(
         assert code == 2 and message in told and told.count("\n") == 1
     code, _, told = run(capsys, "translate", "rum")
     assert code == 2 and "run" in told
+
+
+def test_the_folder_of_a_run_stands_for_its_only_translator(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "translate").symlink_to(model / "run")
+    (tmp_path / "aside").mkdir()
+    assert TranslationModel.load(tmp_path).directory == tmp_path / "translate"
+    (tmp_path / "another").symlink_to(model / "run")
+    with pytest.raises(BundleError, match="several translators") as error:
+        TranslationModel.load(tmp_path)
+    assert str(tmp_path / "another") in str(error.value)
 
 
 def test_a_model_is_scored_on_a_table_of_the_users(

@@ -58,14 +58,8 @@ class TranslationModel:
 
     @classmethod
     def load(cls, directory: str | Path, device: str = "cpu") -> TranslationModel:
-        """Read a translator's folder. Raises BundleError for anything else."""
-        directory = Path(directory)
-        if not is_translator(directory):
-            raise BundleError(
-                "holds no translator" if directory.is_dir() else "no such directory",
-                where=str(directory),
-                remedy="Name a folder that `duihua translate train` wrote",
-            )
+        """Read a translator's folder, or the one translator of a run's. Raises BundleError for anything else."""
+        directory = _translator_in(Path(directory))
         bundle = load_translator(directory, device)
         directions, tags = _read(directory / FILE) if (directory / FILE).is_file() else ([bundle.languages], {})
         model = cls(bundle.network, TranslationInputs(bundle.tokenizer, tags), directions, directory)
@@ -152,6 +146,23 @@ def model_inputs(tokenizer: Tokenizer, directions: Sequence[Direction]) -> Trans
 
     several = len(directions) > 1
     return TranslationInputs(tokenizer, tags_for(tokenizer, [target for _, target in directions]) if several else {})
+
+
+def _translator_in(directory: Path) -> Path:
+    """The folder of the translator that `directory` means: itself, or in a run's folder the only one below it."""
+    if is_translator(directory):
+        return directory
+    below = sorted(child for child in directory.iterdir() if is_translator(child)) if directory.is_dir() else []
+    if len(below) == 1:
+        return below[0]
+    problem = "holds no translator" if directory.is_dir() else "no such directory"
+    raise BundleError(
+        "holds several translators" if below else problem,
+        where=str(directory),
+        remedy=f"Name one: {', '.join(map(str, below))}"
+        if below
+        else "Name a folder that `duihua translate train` wrote",
+    )
 
 
 def _read(path: Path) -> tuple[list[Direction], dict[str, int]]:

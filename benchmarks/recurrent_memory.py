@@ -4,7 +4,7 @@
     python benchmarks/recurrent_memory.py --parts memory reach --seeds 1
 
 memory: accuracy at the recall step of the copy-memory task (stages/memory_task.py), for the tanh RNN as torch starts it, the
-LSTM with a forget bias of 1 and of 4, and the GRU. reach: norm of the gradient 10, 50 and 100 steps back
+LSTM with a forget bias of 1, 4 and 6, and the GRU. reach: norm of the gradient 10, 50 and 100 steps back
 (evaluation/gradient_reach.py). speed: training steps a second against length for RNN, LSTM and Transformer of about the same
 size (evaluation/length_speed.py); it depends on the machine and on what else runs there.
 
@@ -33,6 +33,7 @@ MEMORY: dict[str, dict[str, Any]] = {
     "rnn, rate 1e-3": {"cell": "rnn", "learning_rate": 1e-3},
     "lstm, forget bias 1": {"cell": "lstm", "forget_bias": 1.0},
     "lstm, forget bias 4": {"cell": "lstm", "forget_bias": 4.0},
+    "lstm, forget bias 6": {"cell": "lstm", "forget_bias": 6.0},
     "gru": {"cell": "gru"},
 }
 """Models of the copy-memory task, all with 64 units, 400 steps of 16 sequences and Adam at 1e-2 where nothing else is said."""

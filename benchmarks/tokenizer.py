@@ -152,7 +152,7 @@ def main() -> int:
     with console.json_output(given.json), tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "texts.json"
         write_texts(given.data, file, given.megabytes)
-        systems = SYSTEMS if given.peer_python else SYSTEMS[:2]
+        systems = given.systems or (SYSTEMS if given.peer_python else SYSTEMS[:2])
         found: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
         for _ in range(given.repeats):
             for system in systems:
@@ -178,6 +178,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--peer-python", type=Path, default=None, help="Python of an environment with the peers")
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=None, help="default: all that can run")
     parser.add_argument("--data", default="", help="data directory (default $DUIHUA_HOME or ~/.cache/duihua)")
     parser.add_argument("--megabytes", type=float, default=10.0, help="of text (default 10)")
     parser.add_argument("--size", type=int, default=8192, help="tokens to learn (default 8,192)")

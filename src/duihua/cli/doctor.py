@@ -146,7 +146,8 @@ def check_device() -> Finding:
 
 def check_cores() -> Finding:
     """Processor cores, and whether an environment variable holds torch back."""
-    from duihua.report.machine import processor_name, usable_cores
+    from duihua.cores import usable_cores
+    from duihua.report.machine import processor_name
 
     cores = usable_cores()
     limited = os.environ.get("OMP_NUM_THREADS", "")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from duihua import console
+from duihua.cores import usable_cores
 from duihua.data.feedback import (
     read_feedback,
     read_pairs,
@@ -36,7 +37,6 @@ from duihua.models.versions import Version, Versions
 from duihua.report.feedback_recipes import METHODS, Made, Recipes, comparison_sources, recipes_of
 from duihua.report.feedback_request import FIRST, Request, beside, check_folder, fingerprint_of, opened, run_of
 from duihua.report.lock import only_run
-from duihua.report.machine import usable_cores
 from duihua.report.promotion import check_gate, promoted, why_not
 from duihua.report.run_log import now
 from duihua.report.runner import run_recipe, terminating_as_interrupt

@@ -11,6 +11,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from duihua.cores import usable_cores
 from duihua.training.memory import available_memory, lines_of, own_peak_memory, total_memory
 from duihua.version import __version__
 
@@ -22,7 +23,6 @@ __all__ = [
     "processor_name",
     "total_memory",
     "tree_memory",
-    "usable_cores",
     "versions",
 ]
 
@@ -57,13 +57,6 @@ def processor_name() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def tree_memory() -> int:

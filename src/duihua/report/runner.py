@@ -33,12 +33,13 @@ from typing import Any
 from duihua.config import to_mapping
 from duihua.config.mapping import suggestion
 from duihua.console import duration, say
+from duihua.cores import usable_cores
 from duihua.errors import ConfigError
 from duihua.files import remove_leftovers, sync_directory, write_json
 from duihua.models.device import check_device
 from duihua.report.fingerprint import FINGERPRINT_FILE, Fingerprints, marks_of
 from duihua.report.lock import LOCK_FILE, only_run
-from duihua.report.machine import machine, usable_cores, versions
+from duihua.report.machine import machine, versions
 from duihua.report.recipe import PlannedStage, Recipe
 from duihua.report.recipe_cost import RecipeCost, compared, cost_line, rest_line
 from duihua.report.run_log import RUN_FILE, RunLog, now

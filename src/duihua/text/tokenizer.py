@@ -14,7 +14,6 @@ its specials, its chat template, and the stop ids of `generation_config.json`.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -24,6 +23,7 @@ from typing import Any
 import tiktoken
 import tokenizers
 
+from duihua.cores import usable_cores
 from duihua.errors import BundleError, DuihuaError
 from duihua.files import sha256_json, write_atomic, write_json
 from duihua.text.bpe_training import train_bpe
@@ -142,7 +142,7 @@ class Tokenizer:
         fast = self._fast_encoder(sum(map(len, clean)))
         if fast is None:
             return [list(found.ids) for found in self._backend.encode_batch_fast(clean, add_special_tokens=False)]
-        return list(fast.encode_ordinary_batch(clean, num_threads=_cores()))
+        return list(fast.encode_ordinary_batch(clean, num_threads=usable_cores()))
 
     def _fast_encoder(self, characters: int) -> tiktoken.Encoding | None:
         """The quick encoder, made when so much text has been read that it is worth it; None before, and where there is none."""
@@ -277,7 +277,3 @@ class AbsentTokenizer(Tokenizer):
 
 def _without_surrogates(text: str) -> str:
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

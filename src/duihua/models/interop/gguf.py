@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,9 +39,6 @@ from duihua.models.interop.gguf_tokenizer import tokenizer_facts
 from duihua.models.interop.registry import FAMILIES, family_of, reasons_against, tensor_layout
 from duihua.nn import rope_scaling
 from duihua.nn.positions import rotary_frequencies
-
-if TYPE_CHECKING:
-    pass
 
 ACTIVATION = {"qwen3": "silu", "llama": "silu", "gpt2": "gelu_tanh"}
 """The families, each with the activation that llama.cpp computes for it."""

@@ -1,17 +1,23 @@
 """Learning byte-level BPE's merges from text (Sennrich et al. 2016, on bytes as in GPT-2), with Qwen2's pattern.
 
-Kept apart from the tokenizer because reading and using one needs none of it. `tokenizers` does the counting: it is the
-library whose file format we write, so what is trained is at once what every other program reads.
+Kept apart from the tokenizer because reading and using one needs none of it. What comes out is a tokenizer of `tokenizers`,
+the library whose file format we write, so what is learnt is at once what every other program reads; and the same as if that
+library had learnt it (text/bpe_merges.py tells why it does not).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
+import numpy as np
+import regex
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 
 from duihua.errors import ConfigError
+from duihua.text.bpe_merges import learn_merges
+from duihua.text.byte_alphabet import BYTE_OF_CHARACTER
 from duihua.text.chatml import SPECIAL_TOKENS
 
 SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
@@ -20,6 +26,17 @@ SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
+
+_PIECES = regex.compile(PATTERN)
+
+
+def count_pieces(texts: Iterable[str]) -> Counter[str]:
+    """How often each piece occurs that the pattern cuts `texts` into; merges stay within a piece."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(_PIECES.findall(text))
+    return counts
 
 
 def train_bpe(texts: Iterable[str], vocabulary_size: int) -> tokenizers.Tokenizer:
@@ -31,7 +48,16 @@ def train_bpe(texts: Iterable[str], vocabulary_size: int) -> tokenizers.Tokenize
             where="vocabulary_size",
             remedy=f"Choose at least {SMALLEST_VOCABULARY}",
         )
-    backend = tokenizers.Tokenizer(models.BPE())
+    pieces = {piece.encode(): count for piece, count in count_pieces(texts).items()}
+    names = [*SPECIAL_TOKENS, *sorted(BYTE_OF_CHARACTER)]
+    ids = np.empty(256, dtype=np.int64)
+    for id, name in enumerate(names[len(SPECIAL_TOKENS) :], start=len(SPECIAL_TOKENS)):
+        ids[BYTE_OF_CHARACTER[name]] = id
+    merges = []
+    for left, right in learn_merges(pieces, ids, vocabulary_size):
+        merges.append((names[left], names[right]))
+        names.append(names[left] + names[right])
+    backend = tokenizers.Tokenizer(models.BPE({name: id for id, name in enumerate(names)}, merges))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
@@ -39,14 +65,7 @@ def train_bpe(texts: Iterable[str], vocabulary_size: int) -> tokenizers.Tokenize
         ]
     )
     backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        min_frequency=2,
-        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(texts, trainer)
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     reached = backend.get_vocab_size(with_added_tokens=True)
     if reached < vocabulary_size:
         raise ConfigError(

@@ -3,10 +3,12 @@
     python benchmarks/older_models.py                       # the wiki words, 3 seeds: hours, resumable
     python benchmarks/older_models.py --quick               # 1,000 types, one seed, 1.5 epochs: the order comes out in minutes
     python benchmarks/older_models.py --ptb DIR             # the Penn Treebank, for who has it: ptb.{train,valid,test}.txt
+    python benchmarks/older_models.py --try 1e-3 2e-3 4e-3  # first choose each network's rate among these, in equal trials
 
 The counted models (stages/older_models.py) need no parameters of their own, so "equal parameters" is between the networks: one
 layer, tied weights, the width that comes nearest to --parameters, so that the RNN gets wider. They are trained alike but for
-the learning rate, each its own: what is best for the LSTM ruins the RNN.
+the learning rate, each its own: what is best for the LSTM ruins the RNN. With --try both networks try the same rates for
+--try-epochs passes with seed 0, which is none of the reported ones, and each keeps that of its best validation perplexity.
 Test perplexity is that of the weights with the best validation perplexity. For the original Penn Treebank the counts of tokens
 and the perplexities of unigram (639.3) and bigram (186.8) must come out, and are shown beside what was found.
 
@@ -23,7 +25,9 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +51,7 @@ cells learn quicker than from +-0.1: with 1,000 types and 0.4 epochs the LSTM is
 from 0.1 gave 38.2 and 41.3 (at a rate of 4e-3)."""
 
 
-def config_of(cell: str, setup: argparse.Namespace) -> Any:
+def config_of(cell: str, setup: argparse.Namespace, rate: float, epochs: float) -> Any:
     """The stage's settings of one network."""
     from duihua.config import build
     from duihua.models.recurrent_config import RecurrentConfig, width_of
@@ -62,7 +66,7 @@ def config_of(cell: str, setup: argparse.Namespace) -> Any:
             **TRAINING,
             "corpus": str(setup.ptb) if setup.ptb else "wiki-words",
             "types": setup.types,
-            "epochs": setup.epochs,
+            "epochs": epochs,
             "shape": {
                 "cell": cell,
                 "layers": layers,
@@ -70,7 +74,7 @@ def config_of(cell: str, setup: argparse.Namespace) -> Any:
                 "initial_range": SHAPE["initial_range"],
                 **dropout,
             },
-            "optimizer": {"kind": "adamw", "learning_rate": setup.rates[cell], "beta1": 0.9, "beta2": 0.999},
+            "optimizer": {"kind": "adamw", "learning_rate": rate, "beta1": 0.9, "beta2": 0.999},
         },
         cell,
     )
@@ -100,34 +104,81 @@ def counted(name: str, corpus: Any) -> dict[str, Any]:
     return line
 
 
-def trained(cell: str, seed: int, setup: argparse.Namespace) -> dict[str, Any]:
+def trained(cell: str, seed: int, setup: argparse.Namespace, rate: float, epochs: float) -> dict[str, Any]:
     """Train and score once; a training that was stopped goes on from its checkpoint below --work."""
     from duihua.stages import find_stage
     from duihua.stages.context import StageContext
     from duihua.stages.execution import execute
 
     with tempfile.TemporaryDirectory(prefix="duihua-") as aside:
-        folder = (setup.work or Path(aside)) / f"{cell}-{seed}-{setup.fingerprint}"
+        folder = (setup.work or Path(aside)) / f"{cell}-{seed}-{rate:g}-{epochs:g}-{setup.fingerprint}"
         context = StageContext(folder, {}, setup.data, "cpu", seed, setup.threads)
-        metrics = execute(find_stage("recurrent"), config_of(cell, setup), context).metrics
+        metrics = execute(find_stage("recurrent"), config_of(cell, setup, rate, epochs), context).metrics
     kept = ("perplexity", "parameters", "looks", "steps", "tokens", "tokens_per_second", "training_seconds", "samples")
-    return {name: metrics[name] for name in kept} | {"width": metrics["settings"]["width"]}
+    made = {name: metrics[name] for name in kept}
+    return made | {"width": metrics["settings"]["width"], "rate": rate, "epochs": epochs}
+
+
+class Cells:
+    """What is finished, one line of JSON each, in a file that a later run goes on with."""
+
+    def __init__(self, file: Any, fingerprint: str) -> None:
+        file.seek(0)
+        stored = [json.loads(line) for line in file.read().splitlines()]
+        self.file, self.fingerprint = file, fingerprint
+        self.found = {self._key(line): line for line in stored if line["fingerprint"] == fingerprint}
+
+    @staticmethod
+    def _key(line: dict[str, Any]) -> tuple[Any, ...]:
+        return line["model"], line["seed"], line.get("rate"), line.get("epochs")
+
+    def cell(self, make: Callable[[], dict[str, Any]], **key: Any) -> dict[str, Any]:
+        """The line of this key: found, or made and written."""
+        from duihua import console
+
+        key = {"rate": None, "epochs": None, **key}
+        if (line := self.found.get(self._key(key))) is not None:
+            return line
+        began = time.monotonic()
+        line = {**key, "fingerprint": self.fingerprint, **make()}
+        line["seconds"] = round(time.monotonic() - began, 1)
+        self.found[self._key(line)] = line
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        told = ", ".join(f"{name} {value}" for name, value in key.items() if name != "model" and value is not None)
+        perplexity = line["perplexity"]
+        console.say(
+            f"{key['model']}, {told}: perplexity {perplexity['valid']:.2f} valid, {perplexity['test']:.2f} test"
+        )
+        return line
+
+
+def trial_lines(cells: Cells, setup: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every network with every rate of --try, and the rates that are best set in the setup."""
+    lines = []
+    for cell in setup.cells:
+        of_cell = []
+        for rate in setup.try_rates:
+            key = {"model": cell, "seed": 0, "rate": rate, "epochs": setup.try_epochs}
+            of_cell.append(cells.cell(partial(trained, cell, 0, setup, rate, setup.try_epochs), **key))
+        if of_cell:
+            setup.rates[cell] = min(of_cell, key=lambda line: line["perplexity"]["valid"])["rate"]
+        lines += of_cell
+    return lines
 
 
 def fingerprint_of(setup: argparse.Namespace, corpus: Any) -> str:
-    """Hash of what decides a cell beside its model and seed."""
+    """Hash of what decides a cell beside its model, seed, rate and passes."""
     from duihua.files import sha256_json
 
     decides = [
         corpus.fingerprint(),
         setup.types,
         setup.parameters,
-        setup.epochs,
         setup.quick,
-        RATES,
         TRAINING,
         SHAPE,
-        1,
+        2,
     ]
     return sha256_json(decides)[:16]
 
@@ -166,7 +217,7 @@ def cells_of(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def markdown(rows: list[dict[str, Any]], corpus: Any, setup: argparse.Namespace) -> str:
+def markdown(rows: list[dict[str, Any]], trials: list[dict[str, Any]], corpus: Any, setup: argparse.Namespace) -> str:
     """The section for docs/benchmarks.md."""
     from duihua.report.machine import machine, versions
 
@@ -186,6 +237,15 @@ def markdown(rows: list[dict[str, Any]], corpus: Any, setup: argparse.Namespace)
         "|" + "---|" * len(COLUMNS),
         *(f"| {' | '.join(cells_of(row))} |" for row in rows),
     ]
+    if trials:
+        lines += ["", f"Rates tried, {setup.try_epochs:g} passes each, seed 0; validation perplexity:", ""]
+        lines += [
+            f"| model | {' | '.join(f'{rate:g}' for rate in setup.try_rates)} |",
+            "|---|" + "---:|" * len(setup.try_rates),
+        ]
+        for cell in setup.cells:
+            found = [f"{line['perplexity']['valid']:.1f}" for line in trials if line["model"] == cell]
+            lines.append(f"| {cell} | {' | '.join(found)} |")
     return "\n".join([*lines, ""])
 
 
@@ -200,27 +260,20 @@ def main() -> None:
         setup.fingerprint = fingerprint_of(setup, corpus)
         if setup.ptb and not corpus.is_treebank and not setup.quick:
             console.say(f"these are not the counts of the original Penn Treebank: {corpus.tokens}")
-        file.seek(0)
-        stored = [json.loads(line) for line in file.read().splitlines()]
-        cells = {(line["model"], line["seed"]): line for line in stored if line["fingerprint"] == setup.fingerprint}
-        wanted = [(name, 0) for name in COUNTED] + [(cell, seed) for seed in setup.seeds for cell in setup.cells]
-        for model, seed in wanted:
-            if (model, seed) in cells:
-                continue
-            began = time.monotonic()
-            made = counted(model, corpus) if model in COUNTED else trained(model, seed, setup)
-            line = {"model": model, "seed": seed, "fingerprint": setup.fingerprint, **made}
-            cells[model, seed] = line | {"seconds": round(time.monotonic() - began, 1)}
-            file.write(json.dumps(cells[model, seed]) + "\n")
-            file.flush()
-            console.say(f"{model}, seed {seed}: test perplexity {made['perplexity']['test']:.2f}")
+        cells = Cells(file, setup.fingerprint)
+        trials = trial_lines(cells, setup)
+        lines = [cells.cell(partial(counted, name, corpus), model=name, seed=0) for name in COUNTED]
+        for seed in setup.seeds:
+            for cell in setup.cells:
+                key = {"model": cell, "seed": seed, "rate": setup.rates[cell], "epochs": setup.epochs}
+                lines.append(cells.cell(partial(trained, cell, seed, setup, key["rate"], key["epochs"]), **key))
     order = [*COUNTED, *setup.cells]
-    lines = sorted((cells[key] for key in wanted), key=lambda line: order.index(line["model"]))
+    lines.sort(key=lambda line: order.index(line["model"]))
     rows = rows_of(lines)
     if setup.markdown:
-        setup.markdown.write_text(markdown(rows, corpus, setup), encoding="utf-8")
+        setup.markdown.write_text(markdown(rows, trials, corpus, setup), encoding="utf-8")
     if setup.json:
-        print(json.dumps({"corpus": corpus.describe(), "rows": rows, "cells": lines}))
+        print(json.dumps({"corpus": corpus.describe(), "rows": rows, "cells": lines, "trials": trials}))
         return
     console.table(f"{corpus.name}: perplexity", COLUMNS, [cells_of(row) for row in rows])
 
@@ -236,6 +289,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rates", nargs="+", default=[], metavar="CELL=RATE", help="other learning rates, as lstm=4e-3"
     )
+    parser.add_argument(
+        "--try",
+        dest="try_rates",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="RATE",
+        help="rates that every network tries",
+    )
+    parser.add_argument("--try-epochs", type=float, default=1.0, help="passes of each such trial (default 1)")
     parser.add_argument("--types", type=int, default=None, help="most frequent types that are kept (default all)")
     parser.add_argument("--data", type=Path, default=None, help="data directory (default: that of duihua)")
     parser.add_argument("--work", type=Path, default=None, help="keep trainings here, so that a stopped one goes on")

@@ -335,14 +335,12 @@ def _json(command: list[str]) -> dict[str, Any]:
 
 def prepare(given: argparse.Namespace) -> int:
     """Write the ids of the race text, 16 bits each, by a tokenizer of 8,192 learnt from its first megabytes."""
-    from duihua.data.home import data_directory
-    from duihua.data.records import Document
+    from race.corpus import first_texts
+
     from duihua.data.shards import write_shard
-    from duihua.data.source import SourceConfig, open_source
     from duihua.text.tokenizer import Tokenizer
 
-    source = open_source(SourceConfig(name="race-text"), data_directory(given.data))
-    texts = [record.text for record in source.records("train") if isinstance(record, Document)]
+    texts = first_texts(given.data)
     with tempfile.TemporaryDirectory() as folder:
         write_shard(Path(folder) / "shard", texts, Tokenizer.train(texts[:2500], 8192))
         given.prepare.parent.mkdir(parents=True, exist_ok=True)

@@ -53,12 +53,10 @@ def duihua_steps(given: argparse.Namespace) -> tuple[Step, int, int, float]:
     """A step of our trainer, its tokens, the parameters and the work of its optimizer."""
     import dataclasses
 
-    from duihua.config import build, load_yaml
     from duihua.data.loaders import StreamedBatches
     from duihua.data.shards import Shard
     from duihua.models.decoder import Decoder, parameter_count
     from duihua.models.presets import preset
-    from duihua.stages.configs.pretrain import PretrainConfig
     from duihua.stages.pretrain import language_model_loss
     from duihua.training.allocator import keep_freed_memory
     from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
@@ -67,8 +65,7 @@ def duihua_steps(given: argparse.Namespace) -> tuple[Step, int, int, float]:
 
     keep_freed_memory()
     if given.shape == "race":
-        file = Path(__file__).parent / "race" / "duihua.yaml"
-        config = build(PretrainConfig, load_yaml(file)["pretrain"], "pretrain")
+        config = race_config()
         shape, rows, optimizer = config.shape.decoder(VOCABULARY, config.length), config.rows, config.optimizer
     else:
         sizes = {
@@ -237,21 +234,23 @@ def _kind(name: str) -> str:
 
 def prepare(given: argparse.Namespace, folder: Path) -> Path:
     """The ids of the first megabytes of the race text, by a tokenizer learnt from them."""
-    from duihua.data.home import data_directory
-    from duihua.data.records import Document
+    from race.corpus import first_texts
+
     from duihua.data.shards import write_shard
-    from duihua.data.source import SourceConfig, open_source
     from duihua.text.tokenizer import Tokenizer
 
-    texts, left = [], 6e6
-    for record in open_source(SourceConfig(name="race-text"), data_directory(given.data)).records("train"):
-        if left <= 0:
-            break
-        assert isinstance(record, Document)
-        texts.append(record.text)
-        left -= len(record.text.encode())
+    texts = first_texts(given.data, 6)
     write_shard(folder / "shard", texts, Tokenizer.train(texts, VOCABULARY))
     return folder / "shard"
+
+
+def race_config() -> Any:
+    """Pre-training as the race has it."""
+    from duihua.config import build, load_yaml
+    from duihua.stages.configs.pretrain import PretrainConfig
+
+    file = Path(__file__).parent / "race" / "duihua.yaml"
+    return build(PretrainConfig, load_yaml(file)["pretrain"], "pretrain")
 
 
 def work_per_token(shape: str) -> float:
@@ -259,11 +258,7 @@ def work_per_token(shape: str) -> float:
     from duihua.models.work import training_flops
 
     if shape == "race":
-        from duihua.config import build, load_yaml
-        from duihua.stages.configs.pretrain import PretrainConfig
-
-        file = Path(__file__).parent / "race" / "duihua.yaml"
-        config = build(PretrainConfig, load_yaml(file)["pretrain"], "pretrain")
+        config = race_config()
         return training_flops(config.shape.decoder(VOCABULARY, config.length), 1)
     blocks = LAYERS * 12 * WIDTH**2
     return 6.0 * (blocks + WIDTH * VOCABULARY) + 6.0 * LAYERS * WIDTH * (LENGTH + 1)

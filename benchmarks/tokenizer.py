@@ -120,20 +120,12 @@ def turn(system: str, file: Path, size: int) -> dict[str, float]:
 
 def write_texts(data: str, file: Path, megabytes: float) -> None:
     """The texts of a benchmark as one JSON file: "learn", "en", "zh"."""
-    from duihua.data.home import data_directory
-    from duihua.data.records import Document
-    from duihua.data.source import SourceConfig, open_source
+    from race.corpus import first_texts
 
-    parts: dict[str, list[str]] = {"learn": [], "en": [], "zh": []}
-    left = megabytes * 1e6
-    for record in open_source(SourceConfig(name="race-text"), data_directory(data)).records("train"):
-        assert isinstance(record, Document)
-        if left <= 0:
-            break
-        left -= len(record.text.encode())
-        parts["learn"].append(record.text)
-        chinese = sum("\u4e00" <= character <= "\u9fff" for character in record.text)
-        parts["zh" if 3 * chinese > len(record.text) else "en"].append(record.text)
+    parts: dict[str, list[str]] = {"learn": first_texts(data, megabytes), "en": [], "zh": []}
+    for text in parts["learn"]:
+        chinese = sum("\u4e00" <= character <= "\u9fff" for character in text)
+        parts["zh" if 3 * chinese > len(text) else "en"].append(text)
     file.write_text(json.dumps(parts), encoding="utf-8")
 
 

@@ -7,8 +7,11 @@ source, and a race on other bytes is no race.
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
+from duihua.data.home import data_directory
+from duihua.data.records import Document
 from duihua.data.source import SourceConfig, open_source
 from duihua.data.starter.race import RaceText
 from duihua.errors import DataError
@@ -20,9 +23,22 @@ SHA256 = {
 HELD_OUT_BYTES = 740_351
 
 
-def race_files(data_directory: Path) -> tuple[Path, Path]:
+def first_texts(data: str, megabytes: float = math.inf) -> list[str]:
+    """The first training documents in order, up to so many megabytes of UTF-8. data: "" for duihua's own directory."""
+    texts: list[str] = []
+    left = megabytes * 1e6
+    for record in open_source(SourceConfig(name="race-text"), data_directory(data)).records("train"):
+        if left <= 0:
+            break
+        assert isinstance(record, Document)
+        texts.append(record.text)
+        left -= len(record.text.encode())
+    return texts
+
+
+def race_files(directory: Path) -> tuple[Path, Path]:
     """train.jsonl and val.jsonl, built from the archives where they are missing. DataError where they are not the race's."""
-    source = open_source(SourceConfig(name="race-text"), data_directory)
+    source = open_source(SourceConfig(name="race-text"), directory)
     assert isinstance(source, RaceText)
     next(iter(source.records("train")))  # builds what is missing or broken
     train, heldout = source.built_file("train"), source.built_file("heldout")

@@ -48,6 +48,14 @@ def test_a_system_against_itself_has_no_difference_and_p_one() -> None:
     assert other["bleu"].p_value < 0.01
 
 
+def test_a_single_item_shows_no_difference_beyond_chance_and_two_hundred_do() -> None:
+    worse, better = as_rows([3.0], [1.0]), as_rows([2.0], [1.0])
+    one = compare(worse, better, ratio, rounds=200)
+    assert (one.difference.value, one.p_value, one.bootstrap_p_value) == (-1.0, 1.0, 1.0)
+    many = compare(worse.repeat(200, axis=0), better.repeat(200, axis=0), ratio, rounds=200)
+    assert many.p_value < 0.01 and many.bootstrap_p_value < 0.01
+
+
 @pytest.mark.parametrize(("errors", "clear"), [(0.31, False), (0.5, True)])
 def test_bleu_p_values_agree_with_sacrebleu(errors: float, clear: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from sacrebleu.metrics.bleu import BLEU

@@ -8,8 +8,9 @@ the rows' sum, and both questions are answered by summing other rows:
 - could it be chance? If the systems were equal, each item's two outputs could be exchanged without anyone noticing
   (approximate randomisation): p is the share of random exchanges whose difference is at least as large as the one found,
   (count + 1) / (rounds + 1). The bootstrap's p, given beside it, is the share of the drawn differences, moved to mean zero,
-  that reach the difference found, on either side. (sacrebleu's, after Moses, takes absolute values before it moves them,
-  which makes p too small where two systems are close; its randomisation agrees with ours.)
+  that reach the difference found, on either side; 1 for a single item, which drawn anew is always itself. (sacrebleu's, after
+  Moses, takes absolute values before it moves them, which makes p too small where two systems are close; its randomisation
+  agrees with ours.)
 
 A p-value of a test that was run many times, on many systems, is not what it says: correct for it. And items are taken for
 independent; documents and sentences of one source are only roughly so.
@@ -101,7 +102,7 @@ def compare(first: Rows, second: Rows, score: Score, *, rounds: int = 1000, seed
     drawn = np.array([score(b) - score(a) for a, b in _draws([first, second], rounds, seed)])
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     least = abs(found) - 1e-12 * max(1.0, abs(before), abs(after))  # sums in another order differ in their last bits
-    spread = int((np.abs(drawn - drawn.mean()) >= least).sum())
+    spread = int((np.abs(drawn - drawn.mean()) >= least).sum()) if len(first) > 1 else rounds  # one item has no spread
     exchanged = sum(abs(score(b) - score(a)) >= least for a, b in _exchanges(first, second, rounds, seed))
     return Comparison(
         before,

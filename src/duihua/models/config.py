@@ -186,3 +186,19 @@ class DecoderConfig:
                 where="decoder.logit_soft_cap",
                 remedy="Set 0 for none; Gemma 2 has 30",
             )
+
+    def check_bigram_start(self) -> None:
+        """ConfigError where a fresh decoder is no model of bigrams, so that models/bigram_start.py has nothing to write."""
+        wrong = {
+            "tied_embeddings": self.tied_embeddings,
+            "initialisation": self.initialisation != "zero_output",
+            "final_norm": not self.final_norm,
+            "norm_place": self.norm_place != "pre",
+        }
+        for field in (field for field, bad in wrong.items() if bad):
+            raise ConfigError(
+                "a start from bigrams needs tied_embeddings false, initialisation zero_output, final_norm true and norm_place "
+                f"pre; found {getattr(self, field)}",
+                where=f"decoder.{field}",
+                remedy="Change it, or set start: random",
+            )

@@ -24,6 +24,7 @@ from duihua.data.source import Source, SourceConfig, open_source, refuse_as_text
 from duihua.errors import DataError
 from duihua.evaluation.bits_per_byte import TextScore, bits_per_byte
 from duihua.files import sha256_json
+from duihua.models.bigram_start import count_bigrams, start_from_bigrams
 from duihua.models.bundle import ModelCard, save_bundle
 from duihua.models.decoder import Decoder, parameter_count
 from duihua.models.work import training_flops
@@ -67,6 +68,14 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         forget_peak(context.device)
     shape = config.shape.decoder(tokenizer.vocabulary_size, config.length)
     network = Decoder(shape).initialise(context.seed)
+    first_loss = math.log(tokenizer.vocabulary_size)
+    if config.start == "bigrams":
+        parts = [(shard.ids, repeat) for shard, repeat in zip(shards, repeats, strict=True)]
+        bigrams = count_bigrams(parts, tokenizer.vocabulary_size)
+        first_loss = start_from_bigrams(network, bigrams, smoothing=config.bigram_smoothing, seed=context.seed)
+        console.say(
+            f"pretrain: starts from {len(bigrams.counts):,} counted bigrams, at a loss of about {first_loss:.2f}"
+        )
     batches = StreamedBatches(
         shards, repeats, config.rows, config.length, config.micro_batches, context.seed, tokenizer.end_of_text_id
     )
@@ -127,7 +136,7 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         "training_seconds": trained.seconds,
         "seconds": time.monotonic() - started,
         "settings": settings,
-        "expected": {"first_loss": math.log(tokenizer.vocabulary_size)},
+        "expected": {"first_loss": first_loss},
         "left_out": left_out,
         "terms": source_terms(sources),
     }

@@ -16,13 +16,19 @@ import torch
 
 from duihua.errors import ConfigError, DataError
 from duihua.models.bundle import load_bundle
+from duihua.models.model_card import ModelCard
+from duihua.models.recurrent import RecurrentLM
+from duihua.models.recurrent_bundle import save_recurrent
+from duihua.models.recurrent_config import RecurrentConfig
 from duihua.report import inside
-from duihua.report.inside import causal_mask, model_sizes, norm_axes, padding_mask, positions, schedules, structure
+from duihua.report.inside import causal_mask, gates, model_sizes, norm_axes, padding_mask, positions, schedules, structure
+from duihua.report.inside.folders import subject_of
 from duihua.report.inside.gallery import PICTURES, picture
 from duihua.report.inside.style import drawn
-from duihua.report.inside.subject import Look, Subject, look_at, token_label
+from duihua.report.inside.subject import Look, Subject, look_at, short_names, token_label
 from duihua.report.inside.walk_through import walk
 from duihua.report.texts import Text
+from duihua.text.words import WordVocabulary
 
 SCORE = {"value": 40.0, "signature": "nrefs:1|tok:13a"}
 BUCKETS = [{"length": length, "sentences": 9, "bleu": SCORE} for length in ("1-5", "6-10", "31+")]
@@ -274,12 +280,39 @@ def test_cross_attention_has_a_row_for_each_token_written(subject: Subject) -> N
     torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:3]), atol=2e-3, rtol=0)
 
 
+def test_translators_of_several_runs_go_by_the_names_of_their_runs(tmp_path: Path) -> None:
+    for run, direction in (("transformer", "fr-en"), ("rnn", "fr-en")):
+        (tmp_path / run / "translate").mkdir(parents=True)
+        result = {"metrics": {"test": {direction: {"bleu": SCORE, "by_length": {"unit": "words", "buckets": BUCKETS}}}}}
+        (tmp_path / run / "translate" / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    several = subject_of([tmp_path / "transformer", tmp_path / "rnn"])
+    found = PICTURES["bleu-by-length"].data(several)
+    assert [model["name"] for model in found["models"]] == ["transformer", "rnn"]
+    one = PICTURES["bleu-by-length"].data(subject_of([tmp_path / "rnn"]))
+    assert [model["name"] for model in one["models"]] == ["translate"]
+    assert short_names([Path("/a/b.json"), Path("/c/b.json")]) == ["a", "c"]
+    assert short_names([Path("/a/b.json"), Path("/a/c.json"), Path("/d/b.json")]) == ["a/b", "a/c", "d/b"]
+
+
 def test_gates_lie_between_zero_and_one_and_are_sorted(subject: Subject) -> None:
     found = PICTURES["gates"].data(subject)
     means = [sum(row) for row in found["gates"]["forget"]]
     assert means == sorted(means, reverse=True)
     assert all(0 <= value <= 1 for gate in found["gates"].values() for row in gate for value in row)
     assert len(found["gates"]["input"][0]) == len(found["tokens"])
+
+
+def test_gates_are_shown_on_a_sentence_that_the_vocabulary_knows(tmp_path: Path) -> None:
+    words = WordVocabulary.train([gates.PREPARED])
+    network = RecurrentLM(RecurrentConfig(vocabulary_size=words.vocabulary_size, width=12)).initialise(0)
+    save_recurrent(tmp_path, network, words, ModelCard(title="lstm", stage="recurrent"))
+    for language in ("en", "zh"):
+        found = PICTURES["gates"].data(Subject(recurrent=tmp_path, language=language))
+        assert found["tokens"] == gates.PREPARED.split()
+    given = PICTURES["gates"].data(Subject(recurrent=tmp_path, text="he wrote"))
+    assert given["tokens"] == ["he", "<unk:wrote>"]
+    characters = WordVocabulary.train(["我爱你，你也爱我。"], segmentation="jieba")
+    assert gates.best_known(characters, "zh") == "我爱你，你也爱我。" == gates.best_known(characters, "en")
 
 
 def test_gradient_of_the_lstm_reaches_further_than_the_rnns(reach: dict[str, Any]) -> None:

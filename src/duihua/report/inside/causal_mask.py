@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MOST_CHARACTERS = 12
 TITLE = Text("The causal mask: no token looks at what follows it", "因果掩码：任何词元都看不到它后面的内容")
 PANELS = (
-    ("scores", Text("1  scores  Q Kᵀ / √e", "1  得分  Q Kᵀ / √e")),
+    ("scores", Text("1  scores  Q Kᵀ / √d", "1  得分  Q Kᵀ / √d")),
     ("mask", Text("2  mask: 1 may look, 0 may not", "2  掩码：1 可以看，0 不可以看")),
     ("masked", Text("3  masked_fill(mask == 0, −∞)", "3  masked_fill(mask == 0, −∞)")),
     ("weights", Text("4  softmax of each row", "4  每一行做 softmax")),

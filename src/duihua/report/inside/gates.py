@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 from duihua.errors import ConfigError, DataError
 from duihua.report.inside.picture import Picture
 from duihua.report.inside.style import Language, canvas, heat, pick
-from duihua.report.inside.subject import MOST_TOKENS, Subject, rounded, token_label
+from duihua.report.inside.subject import MOST_TOKENS, SENTENCES, Subject, rounded, token_label
 from duihua.report.texts import Text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from duihua.text.vocabulary import Span, Vocabulary
+
 MOST_UNITS = 48
+PREPARED = "he was born in the city and it was the first of the two"
+"""For a vocabulary of prepared words: lower case, without marks, frequent words alone."""
 TITLE = Text("The gates of layer {layer}, token by token", "第 {layer} 层的门，逐个词元")
 GATES = {
     "forget": Text("forget gate: 1 keeps the cell", "遗忘门：1 表示保留记忆"),
@@ -44,9 +48,9 @@ def data(subject: Subject) -> dict[str, Any]:
 
     assert subject.recurrent is not None
     bundle = load_recurrent(subject.recurrent)
-    text = subject.sentence()
-    spans = bundle.vocabulary.spans(text)
-    ids = [span.id for span in spans][:MOST_TOKENS]
+    text = subject.text if subject.text is not None else best_known(bundle.vocabulary, subject.language)
+    spans = bundle.vocabulary.spans(text)[:MOST_TOKENS]
+    ids = [span.id for span in spans]
     if not ids:
         raise ConfigError("there is no text to look at", where="text", remedy="Give a sentence")
     with torch.no_grad(), captured(bundle.network.eval()) as inside:
@@ -61,13 +65,30 @@ def data(subject: Subject) -> dict[str, Any]:
         order = order[torch.linspace(0, len(order) - 1, MOST_UNITS).round().long()]
     return {
         "text": text,
-        "tokens": [token_label(span.text.encode("utf-8")) for span in spans[:MOST_TOKENS]],
+        "tokens": list(map(_label, spans)),
         "cell": bundle.config.cell,
         "layer": len(inside.gates),
         "width": len(means),
         "sorted_by": by,
         "gates": {name: rounded(last[name][0].T[order]) for name in GATES if name in last},
     }
+
+
+def best_known(vocabulary: Vocabulary, language: Language) -> str:
+    """The sentence that is shown unless one is given: the usual one of the language, or the first of the others of which the
+    vocabulary knows more. English words know a Chinese sentence as a single unknown one, whose gates say nothing."""
+    sentences = [SENTENCES[language], *SENTENCES.values(), PREPARED]
+
+    def unknown(text: str) -> float:
+        spans = vocabulary.spans(text)
+        return sum(not span.known for span in spans) / max(1, len(spans))
+
+    return min(sentences, key=unknown)
+
+
+def _label(span: Span) -> str:
+    label = token_label(span.text.encode("utf-8"))
+    return label if span.known else f"<unk:{label}>"
 
 
 def draw(found: dict[str, Any], language: Language) -> Figure:

@@ -90,15 +90,16 @@ class Subject:
         return look_at(*self._model, LOVE if self.text is None else self.text)
 
     def measured(self, holds: str, what: str) -> dict[str, dict[str, Any]]:
-        """The files that have an entry `holds`, by a short name (a result.json goes by its folder's). what: their content in
-        words, for the DataError where there is none."""
-        found: dict[str, dict[str, Any]] = {}
+        """The files that have an entry `holds`, by short names that differ (`short_names`). what: their content in words, for
+        the DataError where there is none."""
+        holding: dict[Path, dict[str, Any]] = {}
         for path in self.measurements:
             content = read_json(path)
             if path.name == "result.json" and isinstance(content, dict):
                 content = content.get("metrics")
             if isinstance(content, dict) and content.get(holds):
-                found[path.resolve().parent.name if path.stem == "result" else path.stem] = content
+                holding[path.resolve()] = content
+        found = dict(zip(short_names(list(holding)), holding.values(), strict=True))
         if not found:
             raise DataError(
                 f"none of the files holds {what}",
@@ -106,6 +107,20 @@ class Subject:
                 remedy="Give the file that the measurement wrote",
             )
         return found
+
+
+def short_names(files: Sequence[Path]) -> list[str]:
+    """What each file is called in a legend: by its own name, a result.json by its folder's. Where several would be called alike,
+    as the stage folders of several runs are, all go by the folder above, or by both."""
+    own = [file.parent if file.name == "result.json" else file.with_suffix("") for file in files]
+    for names in (
+        [file.name for file in own],
+        [file.parent.name for file in own],
+        [f"{file.parent.name}/{file.name}" for file in own],
+    ):
+        if len(set(names)) == len(names):
+            return names
+    return [str(file) for file in files]
 
 
 def look_at(network: Decoder, tokenizer: Tokenizer, text: str, most: int = MOST_TOKENS) -> Look:

@@ -40,7 +40,7 @@ STEPS: dict[str, Text] = {
 }
 SQUARE = ("products", "scores", "masked", "weights")
 NOTE = Text(
-    "Layer {layer}, head {head} of {parameters:,} parameters; first {dimensions} of {width} dimensions, computed "
+    "Layer {layer}, head {head} of a model of {parameters:,} parameters; first {dimensions} of {width} dimensions, computed "
     "with all. Q, K and V come from the "
     "same input by different matrices. Computed here and by the network itself: largest difference {difference:.0e}.",
     "模型共 {parameters:,} 个参数，第 {layer} 层第 {head} 个头；只显示 {width} 维中的前 {dimensions} 维，计算时使用全部。"

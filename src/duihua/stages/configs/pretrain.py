@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -94,16 +95,29 @@ class ShapeConfig:
             raise ConfigError(
                 f"unknown preset {self.preset!r}", where="preset", remedy=suggestion(self.preset, list(PRESETS))
             )
-        try:
+        with _as_field():
             self.decoder(1, 1)  # so that an impossible shape is named before anything runs
-        except ConfigError as error:
-            raise ConfigError(error.problem, where=error.where.removeprefix("decoder."), remedy=error.remedy) from error
 
     def decoder(self, vocabulary_size: int, context: int) -> DecoderConfig:
         """The whole config. ConfigError where the fields do not fit together."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "preset"}
         given = {name: value for name, value in given.items() if value is not None}
         return preset(self.preset, vocabulary_size=vocabulary_size, context=context, **given)
+
+    def check_bigram_start(self) -> None:
+        """ConfigError where the shape does not go with `start: bigrams`."""
+        with _as_field("shape."):
+            self.decoder(1, 1).check_bigram_start()
+
+
+@contextmanager
+def _as_field(prefix: str = "") -> Iterator[None]:
+    """An error of the decoder's config as one of a field here."""
+    try:
+        yield
+    except ConfigError as error:
+        where = prefix + error.where.removeprefix("decoder.")
+        raise ConfigError(error.problem, where=where, remedy=error.remedy) from error
 
 
 @dataclass(frozen=True)
@@ -114,6 +128,11 @@ class PretrainConfig:
     """Where the text comes from. A weight other than 1 repeats or thins a source's documents."""
     shape: ShapeConfig = field(default_factory=ShapeConfig)
     """The decoder."""
+    start: Literal["random", "bigrams"] = "random"
+    """First weights of embedding and head. bigrams: from how often each token follows each other in the text, counted in
+    seconds; what a short training would spend its first third on (models/bigram_start.py). Needs a head of its own."""
+    bigram_smoothing: float = 300.0
+    """With start bigrams: how many more tokens with usual followers each token is counted with."""
     length: int = 256
     """Tokens in a row, and the context of the model."""
     rows: int = 8
@@ -156,6 +175,12 @@ class PretrainConfig:
                     where=name,
                     remedy="Set it to 1 or more, or leave it out",
                 )
+        if self.bigram_smoothing <= 0:
+            raise ConfigError(
+                f"must be above 0, found {self.bigram_smoothing:g}", where="bigram_smoothing", remedy="Such as 300"
+            )
+        if self.start == "bigrams":
+            self.shape.check_bigram_start()
         if self.keep or self.dialled:
             check_dial(self, self.kept() if self.dialled else ())
 

@@ -31,6 +31,20 @@ from duihua.errors import DuihuaError
 SHAPE = "pretrain.shape."
 VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
+    "start=bigrams": ("pretrain.start=bigrams",),
+    "start=bigrams, smoothing=100": ("pretrain.start=bigrams", "pretrain.bigram_smoothing=100"),
+    "start=bigrams, embedding_learning_rate=0.1": (
+        "pretrain.start=bigrams",
+        "pretrain.optimizer.embedding_learning_rate=0.1",
+    ),
+    "start=bigrams, embedding_learning_rate=0.05": (
+        "pretrain.start=bigrams",
+        "pretrain.optimizer.embedding_learning_rate=0.05",
+    ),
+    "start=bigrams, head_learning_rate=0.002": (
+        "pretrain.start=bigrams",
+        "pretrain.optimizer.head_learning_rate=0.002",
+    ),
     "rows=4": ("pretrain.rows=4",),
     "rows=16": ("pretrain.rows=16",),
     "length=128, rows=16": ("pretrain.length=128", "pretrain.rows=16"),

@@ -47,9 +47,9 @@ def train(given: argparse.Namespace) -> None:
     """Train to the end of the time, then score."""
     from duihua.data.loaders import StreamedBatches
     from duihua.data.source import open_source
-    from duihua.models.decoder import Decoder, parameter_count
+    from duihua.models.decoder import parameter_count
     from duihua.stages.execution import settled
-    from duihua.stages.pretrain import language_model_loss, token_shards
+    from duihua.stages.pretrain import fresh_network, language_model_loss, token_shards
     from duihua.text.tokenizer import Tokenizer
     from duihua.training.allocator import keep_freed_memory
     from duihua.training.trainer import Trainer
@@ -74,8 +74,9 @@ def train(given: argparse.Namespace) -> None:
     sources = [open_source(source, given.data) for source in config.sources]
     with settled("cpu", given.threads, given.seed), tempfile.TemporaryDirectory() as folder:
         shards, repeats = token_shards(sources, config.sources, tokenizer, given.data)
+        shape = config.shape.decoder(tokenizer.vocabulary_size, config.length)
         trainer = Paced(
-            Decoder(config.shape.decoder(tokenizer.vocabulary_size, config.length)).initialise(given.seed),
+            fresh_network(config, shape, shards, repeats, given.seed)[0],
             language_model_loss,
             StreamedBatches(
                 shards,

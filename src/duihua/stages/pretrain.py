@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from duihua.evaluation.bits_per_byte import TextScore, bits_per_byte
 from duihua.files import sha256_json
 from duihua.models.bigram_start import count_bigrams, start_from_bigrams
 from duihua.models.bundle import ModelCard, save_bundle
+from duihua.models.config import DecoderConfig
 from duihua.models.decoder import Decoder, parameter_count
 from duihua.models.work import training_flops
 from duihua.stages.configs.pretrain import PretrainConfig
@@ -67,15 +68,7 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         config = planned.config
         forget_peak(context.device)
     shape = config.shape.decoder(tokenizer.vocabulary_size, config.length)
-    network = Decoder(shape).initialise(context.seed)
-    first_loss = math.log(tokenizer.vocabulary_size)
-    if config.start == "bigrams":
-        parts = [(shard.ids, repeat) for shard, repeat in zip(shards, repeats, strict=True)]
-        bigrams = count_bigrams(parts, tokenizer.vocabulary_size)
-        first_loss = start_from_bigrams(network, bigrams, smoothing=config.bigram_smoothing, seed=context.seed)
-        console.say(
-            f"pretrain: starts from {len(bigrams.counts):,} counted bigrams, at a loss of about {first_loss:.2f}"
-        )
+    network, first_loss = fresh_network(config, shape, shards, repeats, context.seed)
     batches = StreamedBatches(
         shards, repeats, config.rows, config.length, config.micro_batches, context.seed, tokenizer.end_of_text_id
     )
@@ -158,6 +151,20 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
     result = StageResult(context.directory, metrics)
     result.save(context.directory)
     return result
+
+
+def fresh_network(
+    config: PretrainConfig, shape: DecoderConfig, shards: Sequence[Shard], repeats: Sequence[float], seed: int
+) -> tuple[Decoder, float]:
+    """A decoder with its first weights, and the loss in nats that training should begin at."""
+    network = Decoder(shape).initialise(seed)
+    if config.start == "random":
+        return network, math.log(shape.vocabulary_size)
+    parts = [(shard.ids, repeat) for shard, repeat in zip(shards, repeats, strict=True)]
+    bigrams = count_bigrams(parts, shape.vocabulary_size)
+    first_loss = start_from_bigrams(network, bigrams, smoothing=config.bigram_smoothing, seed=seed)
+    console.say(f"pretrain: starts from {len(bigrams.counts):,} counted bigrams, at a loss of about {first_loss:.2f}")
+    return network, first_loss
 
 
 def token_shards(

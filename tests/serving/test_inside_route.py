@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from duihua.report.inside.page import served_page
+from duihua.report.inside.page import served_page, served_translator_page
 from duihua.serving.app import create_app
 from duihua.serving.config import ServingConfig
 from duihua.serving.conversations import ConversationStore
@@ -23,16 +23,17 @@ Client = Callable[..., TestClient]
 
 @pytest.fixture
 def client(tiny_bundle: Path, tmp_path: Path) -> Iterator[Client]:
-    """Makes a client of an app with the tiny model."""
+    """Makes a client of an app with the tiny model, or with the models of `folder`."""
     opened: list[TestClient] = []
 
-    def make(inside: InsideWriter | None = served_page, **settings: str) -> TestClient:
+    def make(inside: InsideWriter | None = served_page, folder: Path = tiny_bundle, **settings: str) -> TestClient:
         config = ServingConfig(store=str(tmp_path / "conversations.sqlite3"), **settings)
-        models = Models([partial(load_model, source, config) for source in find_sources([tiny_bundle])])
+        models = Models([partial(load_model, source, config) for source in find_sources([folder])])
         models.start()
         while models.state == "loading":
             time.sleep(0.01)
-        app = create_app(models, ConversationStore(config.store_url), config, inside=inside)
+        store = ConversationStore(config.store_url)
+        app = create_app(models, store, config, inside=inside, inside_translator=inside and served_translator_page)
         opened.append(TestClient(app, base_url="http://127.0.0.1"))
         opened[-1].__enter__()
         return opened[-1]
@@ -63,6 +64,25 @@ def test_page_shows_the_text_and_leaves_the_served_network_alone(client: Client)
     assert "你好&lt;script&gt;" in answer.text
     assert '<form class="ask"' in answer.text
     assert served.get("/inside").status_code == 200  # a default model and text
+
+
+def test_of_a_translator_the_page_shows_cross_attention_in_the_direction_asked_for(
+    client: Client, translating_run: Path
+) -> None:
+    served = client(folder=translating_run)
+    answer = served.get("/inside", params={"model": "both", "text": "你好<b>", "source": "zh", "target": "en"})
+    assert answer.status_code == 200, answer.text
+    assert 'id="cross"' in answer.text and 'id="lens"' not in answer.text
+    assert "你好&lt;b&gt;" in answer.text and "你好<b>" not in answer.text
+    assert '<input type="hidden" name="source" value="zh">' in answer.text
+    assert (
+        "我爱你" in served.get("/inside?model=both").text
+    )  # its first direction, and the usual sentence of that language
+    wrong = served.get("/inside?model=both&source=en&target=fr")
+    assert wrong.status_code == 400 and wrong.json()["error"]["message"]
+    assert 'id="lens"' in served.get("/inside").text  # the chat model is the default
+    assert client(folder=translating_run / "fr-en").get("/inside?text=hello").status_code == 200
+    assert client(inside=None, folder=translating_run).get("/inside?model=both").status_code == 404
 
 
 @pytest.mark.parametrize(

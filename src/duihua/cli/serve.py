@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _serve(arguments: Arguments) -> None:
-    from duihua.report.inside.page import served_page
+    from duihua.report.inside.page import served_page, served_translator_page
     from duihua.serving.models import Models
     from duihua.serving.page_files import PAGE_DIRECTORY
     from duihua.serving.server import serve
@@ -83,5 +83,12 @@ def _serve(arguments: Arguments) -> None:
             )
             sys.stdout.flush()
 
-    serve(arguments.bundles, arguments, listening=listening, ready=ready, inside=served_page)
+    serve(
+        arguments.bundles,
+        arguments,
+        listening=listening,
+        ready=ready,
+        inside=served_page,
+        inside_translator=served_translator_page,
+    )
     say("Stopped.")

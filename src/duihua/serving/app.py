@@ -27,7 +27,7 @@ from duihua.serving.config import ServingConfig
 from duihua.serving.conversations import ConversationStore
 from duihua.serving.guards import LOCAL_ORIGIN, Guards
 from duihua.serving.models import Models
-from duihua.serving.services import InsideWriter, Services, Shared
+from duihua.serving.services import InsideWriter, Services, Shared, TranslatorInsideWriter
 from duihua.version import __version__
 
 DRAIN_SECONDS = 2.0
@@ -40,10 +40,11 @@ def create_app(
     config: ServingConfig,
     page: Path = page_files.PAGE_DIRECTORY,
     inside: InsideWriter | None = None,
+    inside_translator: TranslatorInsideWriter | None = None,
 ) -> FastAPI:
-    """An app that serves `models` (start them yourself) and closes models and store when it is shut down. inside: writes the
-    page of GET /inside."""
-    services = Services(config, models, store, inside=inside)
+    """An app that serves `models` (start them yourself) and closes models and store when it is shut down. inside,
+    inside_translator: write the page of GET /inside, of chat models and of translators."""
+    services = Services(config, models, store, inside=inside, inside_translator=inside_translator)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

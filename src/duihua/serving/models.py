@@ -235,6 +235,10 @@ class Models:
             raise ApiError(404, f"There is no such model. Known: {known}.", param="model", code="model_not_found")
         return self._models[name]
 
+    def translates(self, name: str) -> bool:
+        """Whether a translator of that name is loaded; of no name: whether there are translators and no chat models."""
+        return name in self._translators or (not name and bool(self._translators) and not self._models)
+
     def classifier(self, name: str) -> ServedClassifier:
         """The classifier of that name; ApiError 503 while loading, 400 for a chat model, 404 when there is none."""
         if self.state == "loading":

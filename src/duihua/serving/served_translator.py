@@ -50,6 +50,11 @@ class ServedTranslator:
         """How many the texts are. Raises GenerationError naming the text that is too long."""
         return sum(len(ids) for ids, _ in self._model.encode(texts, direction))
 
+    def shown(self, write: Callable[[TranslationModel], str]) -> str:
+        """What `write` makes of the translator, when its turn comes. Raises EngineBusy when too many wait already."""
+        with self.turns.take(never):
+            return write(self._model)
+
     def translate(
         self, texts: Sequence[str], direction: tuple[str, str], settings: BeamSettings, stop: Callable[[], bool] = never
     ) -> list[list[Translation]]:

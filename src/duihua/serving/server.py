@@ -22,7 +22,7 @@ from duihua.serving.app import DRAIN_SECONDS, create_app
 from duihua.serving.config import ServingConfig
 from duihua.serving.conversations import ConversationStore
 from duihua.serving.models import Models, find_sources, load_model
-from duihua.serving.services import InsideWriter
+from duihua.serving.services import InsideWriter, TranslatorInsideWriter
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -67,9 +67,10 @@ def serve(
     listening: Callable[[str], None] = lambda address: None,
     ready: Callable[[str, Models], None] = lambda address, models: None,
     inside: InsideWriter | None = None,
+    inside_translator: TranslatorInsideWriter | None = None,
 ) -> None:
-    """Serve until told to stop. `listening` is called when the port is ours, `ready` when the models are loaded. inside: see
-    `create_app`.
+    """Serve until told to stop. `listening` is called when the port is ours, `ready` when the models are loaded. inside,
+    inside_translator: see `create_app`.
 
     Raises ConfigError, ServingError or BundleError before anything is served, and the error of a model that cannot be
     loaded after the server has closed.
@@ -80,7 +81,7 @@ def serve(
         address = address_of(taken, config.host)
         store = ConversationStore(config.store_url)
         models = Models([partial(load_model, source, config) for source in sources])
-        app = create_app(models, store, config, inside=inside)
+        app = create_app(models, store, config, inside=inside, inside_translator=inside_translator)
         server = uvicorn.Server(
             uvicorn.Config(
                 app,

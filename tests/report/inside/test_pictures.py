@@ -21,7 +21,16 @@ from duihua.models.recurrent import RecurrentLM
 from duihua.models.recurrent_bundle import save_recurrent
 from duihua.models.recurrent_config import RecurrentConfig
 from duihua.report import inside
-from duihua.report.inside import causal_mask, gates, model_sizes, norm_axes, padding_mask, positions, schedules, structure
+from duihua.report.inside import (
+    causal_mask,
+    gates,
+    model_sizes,
+    norm_axes,
+    padding_mask,
+    positions,
+    schedules,
+    structure,
+)
 from duihua.report.inside.folders import subject_of
 from duihua.report.inside.gallery import PICTURES, picture
 from duihua.report.inside.style import drawn
@@ -288,10 +297,27 @@ def test_translators_of_several_runs_go_by_the_names_of_their_runs(tmp_path: Pat
     several = subject_of([tmp_path / "transformer", tmp_path / "rnn"])
     found = PICTURES["bleu-by-length"].data(several)
     assert [model["name"] for model in found["models"]] == ["transformer", "rnn"]
+    for run in ("transformer", "rnn"):
+        (tmp_path / run / "translate" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n', encoding="utf-8")
+    assert list(subject_of([tmp_path / "transformer", tmp_path / "rnn"]).metrics) == ["transformer", "rnn"]
     one = PICTURES["bleu-by-length"].data(subject_of([tmp_path / "rnn"]))
     assert [model["name"] for model in one["models"]] == ["translate"]
     assert short_names([Path("/a/b.json"), Path("/c/b.json")]) == ["a", "c"]
     assert short_names([Path("/a/b.json"), Path("/a/c.json"), Path("/d/b.json")]) == ["a/b", "a/c", "d/b"]
+
+
+def test_scores_of_the_command_and_lines_of_the_benchmark_can_be_drawn(tmp_path: Path) -> None:
+    scores, speed = tmp_path / "score.json", tmp_path / "speed.jsonl"
+    of_a_model = {"test": "multi30k-fr-en", "direction": "fr-en", "bleu": SCORE, "by_length": {"buckets": BUCKETS}}
+    scores.write_text(json.dumps(of_a_model), encoding="utf-8")
+    lines = [{"part": "reach"}, {"part": "speed", **MEASURED["speed.json"]}]
+    speed.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    subject = Subject(measurements=[scores, speed])
+    (model,) = PICTURES["bleu-by-length"].data(subject)["models"]
+    assert (model["name"], model["direction"], model["bleu"]) == ("score", "fr-en", 40.0)
+    assert PICTURES["length-speed"].data(subject)["times"] == MEASURED["speed.json"]["times"]
+    with pytest.raises(DataError, match="BLEU by sentence length"):
+        PICTURES["bleu-by-length"].data(Subject(measurements=[speed]))
 
 
 def test_gates_lie_between_zero_and_one_and_are_sorted(subject: Subject) -> None:

@@ -44,15 +44,16 @@ def data(subject: Subject) -> dict[str, Any]:
     assert subject.translator is not None
     model = TranslationModel.load(subject.translator)
     direction = model.directions[0]
-    text = subject.text if subject.text is not None else SENTENCES.get(direction[0], ECONOMIC_AREA)
-    return cross_data(model, text, direction, subject.target)
+    return cross_data(model, subject.text, direction, subject.target)
 
 
-def cross_data(model: Any, text: str, direction: tuple[str, str], target: str | None = None) -> dict[str, Any]:
-    """The same for a TranslationModel that is open. Raises DataError for a translator without attention, ConfigError for a
-    text that is empty or too long."""
+def cross_data(model: Any, text: str | None, direction: tuple[str, str], target: str | None = None) -> dict[str, Any]:
+    """The same for a TranslationModel that is open; text None: the usual sentence of the language that is read. Raises
+    DataError for a translator without attention, ConfigError for a text that is empty or too long."""
     import torch
 
+    if text is None:
+        text = SENTENCES.get(direction[0], ECONOMIC_AREA)
     inputs = model.inputs
     source_ids = list(inputs.sources([text], direction[1])[0])
     if not text.strip() or len(source_ids) > MOST:

@@ -13,7 +13,7 @@ from typing import Any
 from duihua.errors import BundleError, DuihuaError
 from duihua.files import read_json
 from duihua.report.inside.style import Language
-from duihua.report.inside.subject import Subject
+from duihua.report.inside.subject import Subject, short_names
 
 MODELS = ("ppo", "sft", "pretrain")
 """Folders of a run with chat models, the most trained first."""
@@ -37,17 +37,15 @@ def subject_of(
     """A subject out of folders of any kind; of two of a kind the first counts. Raises BundleError for a folder that is nothing
     of this."""
     found: dict[str, Path] = {}
-    metrics: dict[str, Path] = {}
+    metrics: list[Path] = []
     results: list[Path] = []
 
-    def take(folder: Path, name: str) -> bool:
+    def take(folder: Path) -> bool:
         kind = kind_of(folder)
         if kind:
             found.setdefault(kind, folder)
         if (folder / "metrics.jsonl").is_file():
-            metrics[name if name not in metrics else f"{folder.resolve().parent.name}/{name}"] = (
-                folder / "metrics.jsonl"
-            )
+            metrics.append(folder / "metrics.jsonl")
         if (folder / "result.json").is_file():
             results.append(folder / "result.json")
         return bool(kind) or (folder / "metrics.jsonl").is_file() or (folder / "result.json").is_file()
@@ -55,23 +53,22 @@ def subject_of(
     for folder in folders:
         if not folder.is_dir():
             raise BundleError("no such folder", where=str(folder), remedy="Give the folder of a model or of a run")
-        whole = take(folder, folder.resolve().name)
+        whole = take(folder)
         if not whole:
             inside = [child for child in sorted(folder.iterdir(), key=_order) if child.is_dir()]
-            taken = [take(child, child.name) for child in inside]  # all of them, also after the first that is something
+            taken = [take(child) for child in inside]  # all of them, also after the first that is something
             if not any(taken):
                 raise BundleError(
                     "holds neither a model nor a run",
                     where=str(folder),
                     remedy="Give the folder of a model or of a run",
                 )
+    metrics.sort(key=lambda file: STAGES.index(name) if (name := file.resolve().parent.name) in STAGES else len(STAGES))
     return Subject(
         model=found.get("model"),
         translator=found.get("translator"),
         recurrent=found.get("recurrent"),
-        metrics=dict(
-            sorted(metrics.items(), key=lambda one: STAGES.index(one[0]) if one[0] in STAGES else len(STAGES))
-        ),
+        metrics=dict(zip(short_names([file.resolve() for file in metrics]), metrics, strict=True)),
         measurements=[*measurements, *results],
         text=text,
         target=target,

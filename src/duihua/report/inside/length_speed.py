@@ -1,7 +1,7 @@
 """Training speed against sequence length: recurrent networks step by step, the Transformer all at once.
 
-The numbers are of the machine that measured them (evaluation/length_speed.py), so they come from a file: a JSON object with
-"times", a list of {model, length, steps_per_second, tokens_per_second, parameters}.
+The numbers are of the machine that measured them (evaluation/length_speed.py), so they come from a file: a JSON object, or a
+line of JSON lines, with "times", a list of {model, length, steps_per_second, tokens_per_second, parameters}.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NOTE = Text(
 
 def data(subject: Subject) -> dict[str, Any]:
     """times as the file has them, and the machine where it names one."""
-    found = next(iter(subject.measured("times", "steps per second against length").values()))
+    found = next(iter(subject.measured(["times"], "steps per second against length").values()))
     keys = ("model", "length", "parameters", "steps_per_second", "tokens_per_second")
     return {
         "machine": str(found.get("machine") or ""),

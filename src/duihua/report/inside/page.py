@@ -19,6 +19,7 @@ from duihua.files import write_atomic
 from duihua.report.components import both, joined, note
 from duihua.report.document import document
 from duihua.report.inside.attention import attention_data
+from duihua.report.inside.cross_attention import cross_data
 from duihua.report.inside.layer_change import change_data
 from duihua.report.inside.logit_lens import lens_data
 from duihua.report.inside.picture import Picture
@@ -30,6 +31,7 @@ from duihua.report.texts import Text
 from duihua.version import __version__
 
 if TYPE_CHECKING:
+    from duihua.engine.translation_model import TranslationModel
     from duihua.models.decoder import Decoder
     from duihua.text.tokenizer import Tokenizer
 
@@ -99,9 +101,10 @@ VIEWER = Markup("""<div class="controls"><label>{layer} <select class="layer"></
 <div class="viewer"><div>{strips}<p class="readout" aria-live="polite"></p><canvas class="matrix" aria-hidden="true"></canvas></div>
 <div><p class="strip-name">{all_heads}</p><div class="heads"></div></div></div>""")  # noqa: E501
 FORM = Markup(
-    '<form class="ask" method="get"><input type="hidden" name="model" value="{model}">'
+    '<form class="ask" method="get"><input type="hidden" name="model" value="{model}">{languages}'
     '<input name="text" value="{text}" maxlength="2000" aria-label="Text 文本"><button>{look}</button></form>'
 )
+HIDDEN = Markup('<input type="hidden" name="{}" value="{}">')
 
 
 def write_page(path: Path, subject: Subject, shown: Sequence[tuple[Picture, dict[str, Any]]]) -> Path:
@@ -120,6 +123,16 @@ def served_page(name: str, network: Decoder, tokenizer: Tokenizer, text: str, as
     """The page of a served model: the same without drawings. asks: with a field for another text. Raises DuihuaError for a text
     that is empty or too long."""
     return render(name, look_at(network, tokenizer, text), asks=asks)
+
+
+def served_translator_page(
+    name: str, model: TranslationModel, text: str | None, languages: tuple[str, str], asks: bool
+) -> str:
+    """The page of a served translator: where each token of its translation looks. languages: read and written, "" where that
+    goes without saying; a translator without any named shows its first direction. Raises DuihuaError for a text that is empty
+    or too long, a direction that it has not, and a translator without attention."""
+    direction = model.direction(*languages) if any(languages) else model.directions[0]
+    return render(name, None, cross=cross_data(model, text, direction), asks=asks)
 
 
 def render(
@@ -159,7 +172,7 @@ def render(
         name=name,
         facts=_facts(look),
         text=text,
-        form=FORM.format(model=name, text=text, look=both("Look", "查看")) if asks else "",
+        form=FORM.format(model=name, languages=_languages(cross), text=text, look=both("Look", "查看")) if asks else "",
         body=joined(body),
         footer=both(
             f"Written by Duihua {__version__}. This page is complete in itself: it loads nothing from the network.",
@@ -180,6 +193,12 @@ def render(
             "trusted-types 'none'",
         ),
     )
+
+
+def _languages(cross: dict[str, Any] | None) -> Markup:
+    """The direction of a translation, for the next one."""
+    pairs = zip(("source", "target"), cross["direction"] if cross is not None else (), strict=False)
+    return joined(HIDDEN.format(name, language) for name, language in pairs)
 
 
 def _model_data(look: Look) -> dict[str, Any]:

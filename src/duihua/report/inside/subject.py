@@ -16,6 +16,7 @@ from duihua.errors import ConfigError, DataError
 from duihua.files import read_json
 from duihua.report.inside.picture import Need
 from duihua.report.inside.style import Language
+from duihua.training.metrics_file import read_metrics
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +30,7 @@ LOVE = "我爱你"
 ECONOMIC_AREA = "The agreement on the European Economic Area was signed in August 1992."
 MOST_TOKENS = 64
 """Longer texts make matrices that nobody can read."""
+STAGE_FILES = ("result.json", "metrics.jsonl")
 VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 
 
@@ -89,16 +91,16 @@ class Subject:
         """我爱你, or the user's text, in the model."""
         return look_at(*self._model, LOVE if self.text is None else self.text)
 
-    def measured(self, holds: str, what: str) -> dict[str, dict[str, Any]]:
-        """The files that have an entry `holds`, by short names that differ (`short_names`). what: their content in words, for
-        the DataError where there is none."""
+    def measured(self, holds: Sequence[str], what: str) -> dict[str, dict[str, Any]]:
+        """The files that have one of the entries `holds`, by short names that differ (`short_names`); of a file of JSON lines
+        the last such line. what: their content in words, for the DataError where there is none."""
         holding: dict[Path, dict[str, Any]] = {}
         for path in self.measurements:
-            content = read_json(path)
-            if path.name == "result.json" and isinstance(content, dict):
-                content = content.get("metrics")
-            if isinstance(content, dict) and content.get(holds):
-                holding[path.resolve()] = content
+            lines = path.suffix == ".jsonl" and path.is_file()
+            for whole in read_metrics(path) if lines else [read_json(path)]:
+                content = whole.get("metrics") if path.name == "result.json" and isinstance(whole, dict) else whole
+                if isinstance(content, dict) and any(content.get(name) for name in holds):
+                    holding[path.resolve()] = content
         found = dict(zip(short_names(list(holding)), holding.values(), strict=True))
         if not found:
             raise DataError(
@@ -110,9 +112,9 @@ class Subject:
 
 
 def short_names(files: Sequence[Path]) -> list[str]:
-    """What each file is called in a legend: by its own name, a result.json by its folder's. Where several would be called alike,
-    as the stage folders of several runs are, all go by the folder above, or by both."""
-    own = [file.parent if file.name == "result.json" else file.with_suffix("") for file in files]
+    """What each file is called in a legend: by its own name, a stage's file by its folder's. Where several would be called
+    alike, as the stage folders of several runs are, all go by the folder above, or by both."""
+    own = [file.parent if file.name in STAGE_FILES else file.with_suffix("") for file in files]
     for names in (
         [file.name for file in own],
         [file.parent.name for file in own],

@@ -16,6 +16,7 @@ import pytest
 from duihua.engine.beam_settings import BeamSettings
 from duihua.engine.service import EngineBusy
 from duihua.engine.translation_model import TranslationModel
+from duihua.serving.models import find_sources
 from duihua.serving.served_translator import ServedTranslator
 
 
@@ -170,3 +171,10 @@ def ask_and_leave(address: str, body: dict[str, Any], leave: Callable[[], bool])
         end = time.monotonic() + 20
         while not leave() and time.monotonic() < end:
             time.sleep(0.005)
+
+
+def test_a_translator_of_a_run_is_called_after_the_run(translating_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "my-fr-en").mkdir()
+    (tmp_path / "my-fr-en" / "translate").symlink_to(translating_run / "fr-en")
+    assert [source.name for source in find_sources([tmp_path / "my-fr-en"])] == ["my-fr-en"]
+    assert sorted(source.name for source in find_sources([translating_run])) == ["both", "fr-en", "sft"]

@@ -49,7 +49,7 @@ def find_sources(paths: Sequence[str | Path]) -> list[ModelSource]:
     sources: list[ModelSource] = []
     for path in map(Path, paths):
         if (path / "config.json").is_file():
-            sources.append(ModelSource(RUN_STAGES.get(path.resolve().name, path.resolve().name), path))
+            sources.append(ModelSource(_name_of(path.resolve()), path))
             continue
         if has_versions(path) or bundle_of(path) != path:
             sources += _versions(path)
@@ -59,7 +59,7 @@ def find_sources(paths: Sequence[str | Path]) -> list[ModelSource]:
         for child in sorted(_children(path)):
             other = _is_classifier(child) or _is_translator(child)
             if child.name not in RUN_STAGES and (other or (not chats and _is_policy(child))):
-                found.append(ModelSource(child.name, child))
+                found.append(ModelSource(_name_of(path.resolve() / child.name), child))
         if not found:
             problem = "holds no model" if path.is_dir() else "no such folder"
             raise BundleError(
@@ -67,6 +67,11 @@ def find_sources(paths: Sequence[str | Path]) -> list[ModelSource]:
             )
         sources.extend(found)
     return _with_distinct_names(sources)
+
+
+def _name_of(bundle: Path) -> str:
+    """A stage's model as RUN_STAGES has it, a translator of a run, whose stage says nothing about it, by the run's name."""
+    return bundle.parent.name if bundle.name == "translate" else RUN_STAGES.get(bundle.name, bundle.name)
 
 
 def _versions(path: Path) -> list[ModelSource]:

@@ -20,7 +20,10 @@ NEEDS: dict[Need, Text] = {
     "translator": Text("the folder of a translator", "一个翻译模型的目录"),
     "recurrent": Text("the folder of a recurrent language model", "一个循环语言模型的目录"),
     "metrics": Text("the folder of a run or stage, with metrics.jsonl", "含 metrics.jsonl 的运行或阶段目录"),
-    "measurements": Text("a file of measurements: --measurements FILE", "一个测量结果文件：--measurements FILE"),
+    "measurements": Text(
+        "measurements: --measurements FILE, or a folder with result.json",
+        "测量结果：--measurements FILE，或含 result.json 的目录",
+    ),
 }
 
 

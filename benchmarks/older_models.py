@@ -239,7 +239,7 @@ def markdown(rows: list[dict[str, Any]], trials: list[dict[str, Any]], corpus: A
         *(f"| {' | '.join(cells_of(row))} |" for row in rows),
     ]
     if trials:
-        lines += ["", f"Rates tried, {setup.try_epochs:g} passes each, seed 0; validation perplexity:", ""]
+        lines += ["", f"Rates tried, seed 0, epochs {setup.try_epochs:g}; validation perplexity:", ""]
         lines += [
             f"| model | {' | '.join(f'{rate:g}' for rate in setup.try_rates)} |",
             "|---|" + "---:|" * len(setup.try_rates),

@@ -1,6 +1,6 @@
 """A quicker way to the same ids: tiktoken beside the library that the tokenizer is stored in, where both provably agree.
 
-Why two: `tokenizers` reads every tokenizer there is and trains ours, and takes several times as long as tiktoken for
+Why two: `tokenizers` reads every tokenizer there is, and takes several times as long as tiktoken for
 the ids of plain byte-level BPE (benchmarks/tokenizer.py). Why it needs a proof: tiktoken knows no merges. It joins the two
 neighbours whose bytes together are the token of the lowest id, whichever pair that token was learnt from. The results are
 the same where

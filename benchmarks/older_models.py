@@ -116,8 +116,7 @@ def trained(cell: str, seed: int, setup: argparse.Namespace, rate: float, epochs
         context = StageContext(folder, {}, setup.data, "cpu", seed, setup.threads)
         metrics = execute(find_stage("recurrent"), config_of(cell, setup, rate, epochs), context).metrics
     kept = ("perplexity", "parameters", "looks", "steps", "tokens", "tokens_per_second", "training_seconds", "samples")
-    made = {name: metrics[name] for name in kept}
-    return made | {"width": metrics["settings"]["width"], "rate": rate, "epochs": epochs}
+    return {name: metrics[name] for name in kept} | {"width": metrics["settings"]["width"]}
 
 
 class Cells:
@@ -131,7 +130,7 @@ class Cells:
 
     @staticmethod
     def _key(line: dict[str, Any]) -> tuple[Any, ...]:
-        return line["model"], line["seed"], line.get("rate"), line.get("epochs")
+        return line["model"], line["seed"], line["rate"], line["epochs"]
 
     def cell(self, make: Callable[[], dict[str, Any]], **key: Any) -> dict[str, Any]:
         """The line of this key: found, or made and written."""

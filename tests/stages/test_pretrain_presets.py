@@ -23,21 +23,25 @@ from duihua.text.tokenizer import Tokenizer
 from duihua.training.config import OptimizerConfig, TrainerConfig
 
 
+def tiny_training(shape: ShapeConfig, steps: int) -> PretrainConfig:
+    """Pre-training of a moment, every step logged."""
+    return PretrainConfig(
+        sources=(SourceConfig(name="tiny-text"),),
+        shape=shape,
+        length=32,
+        rows=4,
+        steps=steps,
+        trainer=TrainerConfig(log_every=1, checkpoint_seconds=1e9),
+    )
+
+
 @pytest.mark.parametrize(("name", "family"), [("gpt1", "openai-gpt"), ("gpt2", "gpt2"), ("fast", "duihua")])
 def test_a_preset_is_trained_and_saved_as_its_family(name: str, family: str, tmp_path: Path) -> None:
     Tokenizer.train(["the cat and the dog sing and run"] * 3, 264).save(tmp_path / "tokenizer")
     small = ShapeConfig(
         preset=name, width=32, layers=2, heads=2, key_value_heads=2, head_width=16, feed_forward_width=128
     )
-    config = PretrainConfig(
-        sources=(SourceConfig(name="tiny-text"),),
-        shape=small,
-        length=32,
-        rows=4,
-        steps=20,
-        optimizer=OptimizerConfig(kind="adamw", learning_rate=5e-3),
-        trainer=TrainerConfig(log_every=1, checkpoint_seconds=1e9),
-    )
+    config = dataclasses.replace(tiny_training(small, 20), optimizer=OptimizerConfig(kind="adamw", learning_rate=5e-3))
     context = StageContext(
         directory=tmp_path / "pretrain",
         inputs={"tokenizer": tmp_path / "tokenizer"},
@@ -72,14 +76,7 @@ def test_the_formula_of_training_work_is_what_running_the_network_counts(name: s
 def test_a_start_from_bigrams_begins_lower_and_is_the_same_each_time(tmp_path: Path) -> None:
     Tokenizer.train(["the cat and the dog sing and run"] * 3, 264).save(tmp_path / "tokenizer")
     shape = ShapeConfig(width=32, layers=2, heads=2, key_value_heads=1, head_width=16, feed_forward_width=64)
-    config = PretrainConfig(
-        sources=(SourceConfig(name="tiny-text"),),
-        shape=shape,
-        length=32,
-        rows=4,
-        steps=6,
-        trainer=TrainerConfig(log_every=1, checkpoint_seconds=1e9),
-    )
+    config = tiny_training(shape, 6)
     losses, expected = {}, {}
     for start in ("random", "bigrams", "bigrams"):
         name = f"{start}-{len(losses)}"

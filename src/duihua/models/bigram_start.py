@@ -57,6 +57,10 @@ class Bigrams:
     right: Array
     counts: Array
 
+    def shares(self, side: Array) -> Array:
+        """Of each token of the vocabulary, its share of `left` or `right`."""
+        return np.bincount(side, self.counts, minlength=self.vocabulary_size) / max(float(self.counts.sum()), 1.0)
+
 
 def count_bigrams(parts: Sequence[tuple[Array, float]], vocabulary_size: int, most: int = MOST_TOKENS) -> Bigrams:
     """Of texts as arrays of ids, each with its weight. Of more than `most` ids evenly spread slices are counted."""
@@ -86,19 +90,16 @@ def _slices(ids: Array, share: float) -> list[Array]:
 def factors(bigrams: Bigrams, rank: int, smoothing: float, seed: int) -> tuple[Array, Array, Array]:
     """(e, h, log p): e[x] @ h[y] + log p[y] approximates log p(y|x) but for a number of each x. (v, rank), (v, rank), (v,)."""
     size, random = bigrams.vocabulary_size, np.random.default_rng(seed)
-    total = max(float(bigrams.counts.sum()), 1.0)
-    p_left = np.bincount(bigrams.left, bigrams.counts, minlength=size) / total
-    p_right = np.bincount(bigrams.right, bigrams.counts, minlength=size) / total
-    p_left, p_right = np.maximum(p_left, 1e-8), np.maximum(p_right, 1e-9)
+    p_left = np.maximum(bigrams.shares(bigrams.left), 1e-8)
+    p_right = np.maximum(bigrams.shares(bigrams.right), 1e-9)
     by_left, by_right = np.sqrt(p_left).astype(np.float32), np.sqrt(p_right).astype(np.float32)
     values = np.log1p(bigrams.counts / (smoothing * p_right[bigrams.right])).astype(np.float32)
     mean_left = np.bincount(bigrams.left, values * p_right[bigrams.right], minlength=size).astype(np.float32)
     weighted = values * by_left[bigrams.left] * by_right[bigrams.right]
     matrix = scipy.sparse.csr_matrix((weighted, (bigrams.left, bigrams.right)), shape=(size, size))
     turned = matrix.T.tocsr()
-    centre = (
-        by_left * mean_left / float((by_right**2).sum())
-    )  # each row's mean is taken away: the softmax does not see it
+    # Each row's mean is taken away: the softmax does not see it.
+    centre = by_left * mean_left / float((by_right**2).sum())
 
     def times(block: Array) -> Array:
         found: Array = matrix @ block - np.outer(centre, by_right @ block)
@@ -125,8 +126,7 @@ def start_from_bigrams(network: Decoder, bigrams: Bigrams, *, smoothing: float, 
     config.check_bigram_start()
     rank = min(config.width, config.vocabulary_size) - 1
     embedding, head, log_p = (torch.from_numpy(each).float() for each in factors(bigrams, rank, smoothing, seed))
-    weights = np.bincount(bigrams.left, bigrams.counts, minlength=config.vocabulary_size)
-    p_left = torch.from_numpy(weights / max(weights.sum(), 1.0)).float()
+    p_left = torch.from_numpy(bigrams.shares(bigrams.left)).float()
     lengths = embedding.norm(dim=1)
     length = _LENGTH * float(p_left @ lengths) or 1.0
     common = (length**2 - lengths**2).clamp_min((_LEAST_COMMON * length) ** 2).sqrt()

@@ -146,16 +146,12 @@ class _Merging:
     def _not_overlapping(self, places: Array) -> Array:
         """Of a run of equal symbols every second place, from the left. A piece's symbols lie in order."""
         kept, taken = [], -1
-        for place, following in zip(*(column.tolist() for column in _in_order(places, self.next)), strict=True):
+        ordered = np.sort(places)
+        for place, following in zip(ordered.tolist(), self.next[ordered].tolist(), strict=True):
             if place != taken:
                 kept.append(place)
                 taken = following
         return np.array(kept, dtype=places.dtype)
-
-
-def _in_order(places: Array, following: Array) -> tuple[Array, Array]:
-    ordered = np.sort(places)
-    return ordered, following[ordered]
 
 
 def learn_merges(pieces: Mapping[bytes, int], ids: Array, size: int, least: int = 2) -> list[tuple[int, int]]:

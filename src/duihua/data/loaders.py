@@ -20,6 +20,7 @@ from torch import Tensor
 
 from duihua.data.halves import halve_rows
 from duihua.data.shards import Shard
+from duihua.data.shuffled_range import ShuffledRange
 from duihua.errors import DataError
 
 
@@ -86,8 +87,9 @@ class StreamedBatches:
         numbers, places, sizes = [], [], []
         for number, (lengths, repeat) in enumerate(zip(self._lengths, self.repeats, strict=True)):
             whole, share = divmod(repeat, 1.0)
-            thinned = random.permutation(len(lengths))[: round(share * len(lengths))]
-            documents = np.concatenate([*[np.arange(len(lengths))] * int(whole), thinned])
+            few = round(share * len(lengths))
+            thinned = [random.permutation(len(lengths))[:few]] if few else []
+            documents = np.concatenate([*[np.arange(len(lengths))] * int(whole), *thinned, np.arange(0)])
             numbers.append(np.full(len(documents), number, dtype=np.int16))  # small types: a large corpus has millions
             places.append(documents.astype(np.int32))
             sizes.append(lengths[documents])
@@ -101,18 +103,16 @@ class StreamedBatches:
                 where="pretrain",
                 remedy="Add text or shorten the rows",
             )
-        starts = np.arange(0, self.epoch_tokens - self.length + 1, self.length)
-        if self.epoch_tokens % self.length:  # the last row reaches back, so that no token is left out
-            starts = np.append(starts, self.epoch_tokens - self.length)
-        self._starts = random.permutation(starts)
+        self._order = ShuffledRange(-(-self.epoch_tokens // self.length), self.seed, epoch)
         self.epoch, self.row = epoch, 0
 
     def _next_start(self) -> int:
         """Where the next row starts in the stream of its epoch."""
-        if self.row >= len(self._starts):
+        if self.row >= len(self._order):
             self._lay_out(self.epoch + 1)
         self.row += 1
-        return int(self._starts[self.row - 1])
+        # The last row reaches back, so that no token is left out.
+        return min(self._order[self.row - 1] * self.length, self.epoch_tokens - self.length)
 
     def _read_row(self, start: int) -> npt.NDArray[np.int64]:
         """length + 1 ids: a row's tokens and the one before them, of the present epoch."""

@@ -18,7 +18,7 @@ from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError, DataError
 from duihua.models.bundle import load_bundle
 from duihua.models.heads import ScoredDecoder
-from duihua.stages import reward
+from duihua.stages import reward, stage_trainer
 from duihua.stages.configs.reward import RewardConfig
 from duihua.stages.configs.sft import SFTConfig
 from duihua.stages.context import StageContext
@@ -487,13 +487,13 @@ def test_the_bundle_holds_head_and_normalisation_and_the_scorer_uses_them(traine
 )
 def test_the_trunk_starts_from_the_sft_model(lab: Any, tmp_path: Path, monkeypatch: Any) -> None:
     seen: dict[str, Any] = {}
-    real = reward.Trainer
+    real = stage_trainer.Trainer
 
     def watching(network: Any, *rest: Any, **named: Any) -> Any:
         seen["trunk"] = {name: weight.clone() for name, weight in network.decoder.state_dict().items()}
         return real(network, *rest, **named)
 
-    monkeypatch.setattr(reward, "Trainer", watching)
+    monkeypatch.setattr(stage_trainer, "Trainer", watching)
     policy = lab.policy_bundle(tmp_path / "sft", seed=3)
     config = lab.reward_config(tmp_path, conversations=())
     reward.run(config, StageContext(tmp_path / "reward", {"policy": policy}, data_directory=tmp_path, threads=1))

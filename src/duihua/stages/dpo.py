@@ -43,10 +43,11 @@ from duihua.stages.preference_rows import Tree, TreeBatches, all_log_probabiliti
 from duihua.stages.prepared_pairs import prepare_pairs
 from duihua.stages.pretrain import source_terms
 from duihua.stages.scoring import reward_scorer
+from duihua.stages.stage_trainer import stage_trainer
 from duihua.text.chat_template import ChatTemplate
 from duihua.training.precision import autocast, compute_dtype
 from duihua.training.ranks import current, only_first_goes_on
-from duihua.training.trainer import Batch, LossParts, Trainer
+from duihua.training.trainer import Batch, LossParts
 
 REFERENCE_FILE = "reference.safetensors"
 
@@ -135,18 +136,14 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
         pad_id=tokenizer.pad_id,
         seed=context.seed,
     )
-    trained = Trainer(
+    trained = stage_trainer(
+        "dpo",
+        config,
+        context,
         network,
         Loss(config),
         batches,
         steps=config.epochs * batches.steps_per_epoch,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        config=config.trainer,
-        directory=context.directory,
-        device=context.device,
-        seed=context.seed,
-        label="dpo",
     ).run()
     only_first_goes_on()
     terms = source_terms([*judged, *conversations])

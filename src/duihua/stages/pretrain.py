@@ -34,11 +34,12 @@ from duihua.stages.context import StageContext, StageResult
 from duihua.stages.dial_plan import World, plan
 from duihua.stages.left_out import say_left_out
 from duihua.stages.prediction import outcome, say_outcome, say_plan
+from duihua.stages.stage_trainer import stage_trainer
 from duihua.stages.workload import workload
 from duihua.text.tokenizer import Tokenizer
 from duihua.training.memory import forget_peak, peak_memory
 from duihua.training.ranks import current, only_first_goes_on
-from duihua.training.trainer import Batch, LossParts, Trainer
+from duihua.training.trainer import Batch, LossParts
 
 
 def language_model_loss(network: nn.Module, batch: Batch) -> LossParts:
@@ -96,18 +97,14 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         f"pretrain: {settings['parameters']:,} parameters, {config.steps} steps of {step_tokens:,} tokens, "
         f"{settings['epochs']:.2f} epochs of {settings['corpus_tokens']:,} tokens"
     )
-    trainer = Trainer(
+    trainer = stage_trainer(
+        "pretrain",
+        config,
+        context,
         network,
         language_model_loss,
         batches,
         steps=config.steps,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        config=config.trainer,
-        directory=context.directory,
-        device=context.device,
-        seed=context.seed,
-        label="pretrain",
         facts=workload(context, config.trainer, shape, settings["bytes_per_token"]),
     )
     trained = trainer.run()

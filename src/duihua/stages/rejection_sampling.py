@@ -26,8 +26,8 @@ from duihua.stages.policy_training import begin, finish
 from duihua.stages.replies import Prompt, Reply, replies_key, sampler_of, scored_in_parts
 from duihua.stages.scoring import Rule
 from duihua.stages.sft import sft_loss
+from duihua.stages.stage_trainer import stage_trainer
 from duihua.training.ranks import only_first_goes_on
-from duihua.training.trainer import Trainer
 
 
 def run(config: RejectionSamplingConfig, context: StageContext, reward: Rule | None = None) -> StageResult:
@@ -78,18 +78,14 @@ def run(config: RejectionSamplingConfig, context: StageContext, reward: Rule | N
         pad_id=policy.tokenizer.pad_id,
         seed=context.seed,
     )
-    trained = Trainer(
+    trained = stage_trainer(
+        "rejection_sampling",
+        config,
+        context,
         policy.policy,
         sft_loss,
         batches,
         steps=max(1, math.ceil(config.epochs * batches.rows_an_epoch / batches.rows)),
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        config=config.trainer,
-        directory=context.directory,
-        device=context.device,
-        seed=context.seed,
-        label="rejection_sampling",
     ).run()
     only_first_goes_on()
     return finish(

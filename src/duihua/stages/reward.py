@@ -32,10 +32,11 @@ from duihua.stages.reward_measures import Scores, length_statistics, measure
 from duihua.stages.reward_pairs import PairData
 from duihua.stages.reward_probes import probe
 from duihua.stages.scoring import end_scores, score_rows
+from duihua.stages.stage_trainer import stage_trainer
 from duihua.text.chat_template import ChatTemplate
 from duihua.training.precision import compute_dtype
 from duihua.training.ranks import only_first_goes_on
-from duihua.training.trainer import Batch, LossParts, Trainer
+from duihua.training.trainer import Batch, LossParts
 
 
 def bradley_terry(chosen_p: Tensor, rejected_p: Tensor, margin: float = 0.0, centering: float = 0.0) -> Tensor:
@@ -87,18 +88,14 @@ def run(config: RewardConfig, context: StageContext) -> StageResult:
     batches = PairBatches(
         data.train, config.batch_pairs, config.micro_batch_pairs, policy.tokenizer.pad_id, context.seed
     )
-    trained = Trainer(
+    trained = stage_trainer(
+        "reward",
+        config,
+        context,
         network,
         Loss(config),
         batches,
         steps=config.epochs * batches.steps_per_epoch,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        config=config.trainer,
-        directory=context.directory,
-        device=context.device,
-        seed=context.seed,
-        label="reward",
     ).run()
     only_first_goes_on()
     merge_lora(network)

@@ -34,10 +34,11 @@ from duihua.stages.left_out import say_left_out
 from duihua.stages.low_rank import finish_lora
 from duihua.stages.pretrain import source_terms
 from duihua.stages.prompts import open_sources, require_stop_token
+from duihua.stages.stage_trainer import stage_trainer
 from duihua.stages.workload import workload
 from duihua.text.chat_template import ChatTemplate
 from duihua.training.ranks import only_first_goes_on
-from duihua.training.trainer import Batch, LossParts, Trainer
+from duihua.training.trainer import Batch, LossParts
 
 
 def sft_loss(network: nn.Module, batch: Batch) -> LossParts:
@@ -103,19 +104,15 @@ def run(config: SFTConfig, context: StageContext) -> StageResult:
     replies_before = greedy_replies(network, template, prompts, config.reply_tokens)
     if config.lora is not None:
         add_lora(network, config.lora, context.seed)
-    trainer = Trainer(
+    trainer = stage_trainer(
+        "sft",
+        config,
+        context,
         network,
         sft_loss,
         batches,
         steps=config.steps,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        config=config.trainer,
-        directory=context.directory,
-        device=context.device,
-        seed=context.seed,
         evaluate=lambda _: {"heldout_loss": token_accuracy(network, examples, device=context.device).loss},
-        label="sft",
         facts=None
         if config.lora
         else workload(context, config.trainer, dataclasses.replace(network.config, context=length)),

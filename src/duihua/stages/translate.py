@@ -36,13 +36,14 @@ from duihua.stages.configs.translate import TranslateConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.left_out import say_left_out
 from duihua.stages.pretrain import source_terms
+from duihua.stages.stage_trainer import stage_trainer
 from duihua.stages.translation_pairs import Pairs, encode_pairs, learn_vocabulary, questions, read_pairs
 from duihua.stages.translation_results import curve, samples, show, test_scores
 from duihua.text.translation_inputs import TranslationInputs
 from duihua.training.averaging import Snapshots, put, stored_weights
 from duihua.training.metrics_file import read_metrics
 from duihua.training.precision import autocast, compute_dtype
-from duihua.training.trainer import Batch, LossParts, Trainer
+from duihua.training.trainer import Batch, LossParts
 
 SNAPSHOTS = "snapshots"
 Network = Transformer | RecurrentTranslator
@@ -167,19 +168,15 @@ def run(config: TranslateConfig, context: StageContext) -> StageResult:
         f"{counts['train']:,} training, {counts['validation']:,} validation and {counts['test']:,} test pairs, "
         f"{steps:,} steps, {batches.padding:.1%} padding"
     )
-    trainer = Trainer(
+    trainer = stage_trainer(
+        "translate",
+        config,
+        context,
         network,
         TranslationLoss(config.label_smoothing),
         batches,
         steps=steps,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        config=config.trainer,
-        directory=context.directory,
-        device=context.device,
-        seed=context.seed,
         evaluate=validation,
-        label="translate",
     )
     trained = trainer.run()
     kept, compared = choose_weights(config, network, validation, trained.steps)

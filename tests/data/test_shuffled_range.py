@@ -45,5 +45,5 @@ def test_looks_shuffled_and_a_stride_does_not(count: int) -> None:
 
 def test_outside_of_the_range() -> None:
     for place in (-1, 10):
-        with pytest.raises(IndexError, match="10 is not in|-1 is not in"):
+        with pytest.raises(IndexError, match="is not in"):
             ShuffledRange(10, 1)[place]

@@ -196,12 +196,13 @@ def padding_in_the_whitening(patch: Patch) -> None:
 
 
 def log_probabilities_shifted(patch: Patch) -> None:
-    def states(self: ReplyBatch, x_btd: Tensor) -> Tensor:
-        rows, steps = self.reply_mask_br.nonzero(as_tuple=True)
-        return x_btd[rows, self.prompt_lengths_b[rows] + steps]
+    right = ReplyBatch.columns
+
+    def columns(self: ReplyBatch) -> Tensor:
+        return (right(self) + 1).clamp(max=self.token_ids_bt.shape[1] - 1)
 
     without_agreement(patch)
-    patch.setattr(ReplyBatch, "states", states)
+    patch.setattr(ReplyBatch, "columns", columns)
 
 
 def reference_follows_the_policy(patch: Patch) -> None:

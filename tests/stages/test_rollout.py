@@ -132,7 +132,7 @@ def test_value_is_zero_at_step_0_on_a_shared_trunk(lab: Any) -> None:
 @pytest.mark.mutation(
     "the critic starts as the reward model without its normalisation",
     "duihua.stages.actor_critic:Critic.forward",
-    lambda right, self, ids: self.reward(ids),
+    lambda right, self, ids, columns: self.reward(ids, columns_br=columns),
 )
 def test_value_of_a_separate_critic_is_the_normalised_reward_model_at_step_0(lab: Any) -> None:
     reward = ScoredDecoder(lab.decoder(seed=5)).initialise_score(1)
@@ -204,11 +204,12 @@ PACKED = ("token_ids", "prompt_lengths", "reply_mask")
 def test_log_probabilities_shifted_by_one_stop_the_run(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading the column of the token itself instead of the one before it is caught by the first rollout."""
 
-    def states(self: ReplyBatch, x_btd: torch.Tensor) -> torch.Tensor:
-        rows, steps = self.reply_mask_br.nonzero(as_tuple=True)
-        return x_btd[rows, self.prompt_lengths_b[rows] + steps]
+    right = ReplyBatch.columns
 
-    monkeypatch.setattr(ReplyBatch, "states", states)
+    def columns(self: ReplyBatch) -> torch.Tensor:
+        return (right(self) + 1).clamp(max=self.token_ids_bt.shape[1] - 1)
+
+    monkeypatch.setattr(ReplyBatch, "columns", columns)
     with pytest.raises(TrainingError, match="disagree"):
         lab.rollout(lab.config()).next()
 

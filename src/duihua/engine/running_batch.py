@@ -96,11 +96,14 @@ class RunningBatch:
                 positions_bt.append([*range(request.reused, end), *[end] * pads])
             in_place = first == 0 and len(groups) == 1
             rows_b = None if in_place else self._tensor([first + place for place in group])
-            hidden_btd = self.network.hidden(
-                self._tensor(ids_bt), positions_bt=self._tensor(positions_bt), cache=cache, rows_b=rows_b
+            hidden_b1d = self.network.hidden(
+                self._tensor(ids_bt),
+                positions_bt=self._tensor(positions_bt),
+                cache=cache,
+                rows_b=rows_b,
+                columns_br=self._tensor([[left[place] - 1] for place in group]),
             )
-            last_b = self._tensor([left[place] - 1 for place in group])
-            logits.append(self.network.logits(hidden_btd[torch.arange(len(group), device=last_b.device), last_b]))
+            logits.append(self.network.logits(hidden_b1d[:, 0]))
         if len(groups) == 1:
             return logits[0]
         order = [place for group in groups for place in group]

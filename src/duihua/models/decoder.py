@@ -19,7 +19,7 @@ from duihua.errors import GenerationError
 from duihua.models import initialisation
 from duihua.models.config import DecoderConfig
 from duihua.models.rotary import fixed_tables, grown_tables, original_context
-from duihua.nn.attention import AttentionPlan, CausalSelfAttention
+from duihua.nn.attention import AttentionPlan, CausalSelfAttention, columns_of
 from duihua.nn.embedding import Embedding
 from duihua.nn.feed_forward import FeedForward
 from duihua.nn.kv_cache import KVCache
@@ -54,14 +54,16 @@ class Block(nn.Module):
         self.residual_scalars = nn.Parameter(torch.tensor([1.0, 0.0])) if config.residual_scalars else None
 
     def forward(self, x_btd: Tensor, plan: AttentionPlan, layer: int, embedded_btd: Tensor) -> Tensor:
-        """embedded_btd: what the first block got, for the residual scalars."""
+        """(b, t, d), or (b, r, d) where the plan wants some columns only. embedded_btd: what the first block got, for the
+        residual scalars."""
         if self.residual_scalars is not None:
             x_btd = self.residual_scalars[0] * x_btd + self.residual_scalars[1] * embedded_btd
+        kept_btd = columns_of(x_btd, plan.columns_br)
         if self.norm_after:
-            x_btd = self.attention_norm(x_btd + self._dropped(self.attention(x_btd, plan, layer)))
+            x_btd = self.attention_norm(kept_btd + self._dropped(self.attention(x_btd, plan, layer)))
             y_btd: Tensor = self.feed_forward_norm(x_btd + self._dropped(self.feed_forward(x_btd)))
         else:
-            x_btd = x_btd + self._dropped(self.attention(self.attention_norm(x_btd), plan, layer))
+            x_btd = kept_btd + self._dropped(self.attention(self.attention_norm(x_btd), plan, layer))
             y_btd = x_btd + self._dropped(self.feed_forward(self.feed_forward_norm(x_btd)))
         return y_btd
 
@@ -133,8 +135,12 @@ class Decoder(nn.Module):
         segments_bt: Tensor | None = None,
         cache: KVCache | None = None,
         rows_b: Tensor | None = None,
+        columns_br: Tensor | None = None,
     ) -> Tensor:
         """The vectors after the final norm, (b, t, d): `logits`, `next_token_losses` and other heads start here.
+
+        columns_br: of each row the columns whose vectors are wanted; the result is (b, r, d), and what the last block would
+        have computed for the others, but for their keys and values, is spared.
 
         attention_mask_bt: 1 for real tokens, 0 for pads on either side; or (b, t, s) booleans, true where the token at t
         may look at the one at s, for texts that branch (then positions_bt is needed, and nobody looks ahead). segments_bt:
@@ -149,7 +155,11 @@ class Decoder(nn.Module):
         embedded_btd = x_btd
         compiled = bool(self.compiled_blocks) and self.training and cache is None
         blocks: list[Callable[..., Tensor]] = self.compiled_blocks if compiled else list(self.blocks)
+        if columns_br is not None:
+            blocks = [*blocks[:-1], self.blocks[-1]]  # of other sizes in each batch: nothing to compile
         for layer, block in enumerate(blocks):
+            if columns_br is not None and layer == len(blocks) - 1:
+                plan = plan.narrowed(columns_br, token_ids_bt.shape[1])
             if self.gradient_checkpointing and self.training and cache is None and torch.is_grad_enabled():
                 x_btd = checkpoint(block, x_btd, plan, layer, embedded_btd, use_reentrant=False)
             else:

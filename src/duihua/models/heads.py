@@ -37,18 +37,22 @@ class ScoredDecoder(nn.Module):
         attention_mask_bt: Tensor | None = None,
         positions_bt: Tensor | None = None,
         segments_bt: Tensor | None = None,
+        columns_br: Tensor | None = None,
     ) -> Tensor:
-        """Scores (b, t) in fp32."""
+        """Scores (b, t) in fp32, or (b, r) of the columns that are wanted."""
         hidden = self.decoder.hidden(
-            token_ids_bt, attention_mask_bt=attention_mask_bt, positions_bt=positions_bt, segments_bt=segments_bt
+            token_ids_bt,
+            attention_mask_bt=attention_mask_bt,
+            positions_bt=positions_bt,
+            segments_bt=segments_bt,
+            columns_br=columns_br,
         )
         scores: Tensor = self.score(hidden).squeeze(-1)
         return scores.float()
 
     def last_score(self, token_ids_bt: Tensor, attention_mask_bt: Tensor) -> Tensor:
         """The score at each row's last real token, (b,). attention_mask_bt: 1 real, 0 pad, on either side."""
-        scores_bt = self(token_ids_bt, attention_mask_bt=attention_mask_bt)
         places = torch.arange(token_ids_bt.shape[1], device=token_ids_bt.device)
-        last = (attention_mask_bt.long() * (places + 1)).argmax(dim=1)
-        found: Tensor = scores_bt.gather(1, last[:, None])[:, 0]
-        return found
+        last_b = (attention_mask_bt.long() * (places + 1)).argmax(dim=1)
+        scores_b1: Tensor = self(token_ids_bt, attention_mask_bt=attention_mask_bt, columns_br=last_b[:, None])
+        return scores_b1[:, 0]

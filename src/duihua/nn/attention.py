@@ -8,7 +8,7 @@ scores bounded, so that training bears a high learning rate (Henry et al. 2020; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -28,7 +28,8 @@ class AttentionPlan:
 
     cosine, sine: rotary tables, (t, e) or (b, 1, t, e); None where positions are not rotary. mask: None for plain causal,
     else (b, 1, t, s) booleans, true where a query may look. cache, rows_b, positions_bt, span: see KVCache.write; cache
-    None while training. token_ids_bt: for layers with value embeddings.
+    None while training. token_ids_bt: for layers with value embeddings. columns_br: of each row the columns that are wanted
+    of this layer, None for all; keys and values come from all columns all the same.
     """
 
     cosine: Tensor | None = None
@@ -39,10 +40,36 @@ class AttentionPlan:
     positions_bt: Tensor | None = None
     span: int = 0
     token_ids_bt: Tensor | None = None
+    columns_br: Tensor | None = None
+
+    def narrowed(self, columns_br: Tensor, time: int) -> AttentionPlan:
+        """The plan of a layer of which only some columns are wanted: queries with masks and rotations of their own."""
+        if self.mask is None:
+            mask = torch.arange(time, device=columns_br.device) <= columns_br[:, None, :, None]  # (b, 1, r, s)
+        else:
+            mask = columns_of(self.mask[:, 0], columns_br)[:, None]
+        return replace(self, mask=mask, columns_br=columns_br)
+
+    def query_table(self, table: Tensor) -> Tensor:
+        """Cosines or sines of the queries' places: the table, or its rows for the columns that are wanted, (b, 1, r, e)."""
+        if self.columns_br is None:
+            return table
+        return columns_of(table[None] if table.dim() == 2 else table[:, 0], self.columns_br)[:, None]
+
+
+def columns_of(x_btd: Tensor, columns_br: Tensor | None) -> Tensor:
+    """Of each row the vectors in some columns, (b, r, d); all where None. A first dimension of 1 serves every row."""
+    if columns_br is None:
+        return x_btd
+    rows_b = (
+        torch.arange(len(columns_br), device=x_btd.device) if len(x_btd) > 1 else x_btd.new_zeros(1, dtype=torch.long)
+    )
+    return x_btd[rows_b[:, None], columns_br]
 
 
 class CausalSelfAttention(nn.Module):
-    """(b, t, width) -> (b, t, width), each position looking at itself and what stands before it.
+    """(b, t, width) -> (b, t, width), each position looking at itself and what stands before it; (b, r, width) where the plan
+    wants some columns only.
 
     bias: in all four projections. dropout: share of the attention weights zeroed in training. value_vocabulary: number of
     tokens that have a value vector of their own here; 0 for none.
@@ -83,7 +110,9 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x_btd: Tensor, plan: AttentionPlan, layer: int) -> Tensor:
         batch, time, _ = x_btd.shape
         split = (batch, time, -1, self.head_width)
-        query = self.query_norm(self.query(x_btd).view(split)).transpose(1, 2)  # (b, h, t, e)
+        wanted = columns_of(x_btd, plan.columns_br)
+        split_wanted = (batch, wanted.shape[1], -1, self.head_width)
+        query = self.query_norm(self.query(wanted).view(split_wanted)).transpose(1, 2)  # (b, h, t, e)
         key = self.key_norm(self.key(x_btd).view(split)).transpose(1, 2)  # (b, g, t, e)
         value = self.value(x_btd).view(split)
         if self.value_embedding is not None and self.value_gate is not None:
@@ -92,7 +121,7 @@ class CausalSelfAttention(nn.Module):
             value = value + of_token.to(value.dtype)
         value = value.transpose(1, 2)
         if plan.cosine is not None and plan.sine is not None:
-            query = rotate(query, plan.cosine, plan.sine)
+            query = rotate(query, plan.query_table(plan.cosine), plan.query_table(plan.sine))
             key = rotate(key, plan.cosine, plan.sine)
         if plan.cache is not None:
             assert plan.positions_bt is not None
@@ -107,5 +136,5 @@ class CausalSelfAttention(nn.Module):
             is_causal=plan.mask is None,
             enable_gqa=self.heads != self.key_value_heads,
         )
-        y: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, time, self.heads * self.head_width))
+        y: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, wanted.shape[1], self.heads * self.head_width))
         return y

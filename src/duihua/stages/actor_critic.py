@@ -47,10 +47,15 @@ class ReplyBatch(NamedTuple):
         width = int((lengths + mask.sum(dim=1)).max())
         return ReplyBatch(self.token_ids_bt[index, :width], lengths, mask)
 
-    def states(self, x_btd: Tensor) -> Tensor:
-        """What stands in the column before each real reply token: (n, d), rows in order, n the number of such tokens."""
-        rows, steps = self.reply_mask_br.nonzero(as_tuple=True)
-        return x_btd[rows, self.prompt_lengths_b[rows] + steps - 1]
+    def columns(self) -> Tensor:
+        """The column before each reply token, (b, r), r the longest reply among these; behind a reply any column."""
+        longest = int(self.reply_mask_br.sum(dim=1).max())
+        steps = torch.arange(longest, device=self.token_ids_bt.device)
+        return (self.prompt_lengths_b[:, None] - 1 + steps).clamp(max=self.token_ids_bt.shape[1] - 1)
+
+    def states(self, x_brd: Tensor) -> Tensor:
+        """Of what was read in `columns`, (b, r, ...), that before each real reply token, (n, ...), rows in order."""
+        return x_brd[self.reply_mask_br[:, : x_brd.shape[1]]]
 
     def tokens(self) -> Tensor:
         """The real reply tokens, (n,), in the order of `states`."""
@@ -84,7 +89,7 @@ def _read_logits(
 
 def reply_log_probabilities(decoder: Decoder, batch: ReplyBatch, temperature: float = 1.0) -> Tensor:
     """log pi(token | what stands before it) of each reply token at the temperature, (b, r) in fp32."""
-    states_nd = batch.states(decoder.hidden(batch.token_ids_bt))
+    states_nd = batch.states(decoder.hidden(batch.token_ids_bt, columns_br=batch.columns()))
     return batch.spread(_read_logits(decoder, states_nd, batch, temperature, entropy=False)[0])
 
 
@@ -95,9 +100,9 @@ class Critic(nn.Module):
         super().__init__()
         self.reward, self.mean, self.std = reward, mean, std
 
-    def forward(self, token_ids_bt: Tensor) -> Tensor:
-        values_bt: Tensor = (self.reward(token_ids_bt) - self.mean) / self.std
-        return values_bt
+    def forward(self, token_ids_bt: Tensor, columns_br: Tensor | None = None) -> Tensor:
+        values: Tensor = (self.reward(token_ids_bt, columns_br=columns_br) - self.mean) / self.std
+        return values
 
 
 class ActorCritic(nn.Module):
@@ -117,10 +122,10 @@ class ActorCritic(nn.Module):
 
     def forward(self, batch: ReplyBatch, temperature: float, entropy: bool = False) -> Readings:
         """Log-probabilities and values of the reply tokens; entropies too where asked for, else zeros."""
-        states_nd = batch.states(self.policy.hidden(batch.token_ids_bt))
+        states_nd = batch.states(self.policy.hidden(batch.token_ids_bt, columns_br=batch.columns()))
         logprobs_n, entropies_n = _read_logits(self.policy, states_nd, batch, temperature, entropy)
         if self.critic is not None:
-            values_n = batch.states(self.critic(batch.token_ids_bt)[..., None])[:, 0]
+            values_n = batch.states(self.critic(batch.token_ids_bt, batch.columns()))
         else:
             assert self.value is not None
             values_n = self.value(states_nd)[:, 0].float()
@@ -136,7 +141,7 @@ class Actor(nn.Module):
 
     def forward(self, batch: ReplyBatch, temperature: float, entropy: bool = False) -> Readings:
         """Log-probabilities of the reply tokens; entropies too where asked for, else zeros."""
-        states_nd = batch.states(self.policy.hidden(batch.token_ids_bt))
+        states_nd = batch.states(self.policy.hidden(batch.token_ids_bt, columns_br=batch.columns()))
         logprobs_n, entropies_n = _read_logits(self.policy, states_nd, batch, temperature, entropy)
         logprobs_br = batch.spread(logprobs_n)
         return Readings(logprobs_br, torch.zeros_like(logprobs_br), batch.spread(entropies_n))

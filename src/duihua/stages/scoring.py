@@ -28,8 +28,8 @@ def end_scores(network: ScoredDecoder, token_ids_bt: Tensor, lengths_b: Tensor) 
 
     Under causal attention a token sees nothing to its right, so neither pads nor batch mates can change it.
     """
-    scores_bt: Tensor = network(token_ids_bt)
-    return scores_bt.gather(1, lengths_b[:, None] - 1)[:, 0]
+    scores_b1: Tensor = network(token_ids_bt, columns_br=lengths_b[:, None] - 1)
+    return scores_b1[:, 0]
 
 
 def pad_rows(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:

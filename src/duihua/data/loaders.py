@@ -43,7 +43,7 @@ class StreamedBatches:
     ) -> None:
         self.shards, self.repeats, self.seed, self.end_id = shards, repeats, seed, end_id
         self.rows, self.length, self.micro_batches = rows, length, micro_batches
-        self._lengths = [np.diff(shard.ends, prepend=0) for shard in shards]
+        self._lengths = [np.diff(shard.ends, prepend=0).astype(np.int32) for shard in shards]
         self.epoch, self.row = 0, 0
         self._lay_out(0)
 
@@ -96,7 +96,7 @@ class StreamedBatches:
         order = random.permutation(sum(len(part) for part in places))
         self._shard_of = np.concatenate(numbers)[order]
         self._documents = np.concatenate(places)[order]
-        self._ends: npt.NDArray[np.int64] = np.cumsum(np.concatenate(sizes)[order])
+        self._ends: npt.NDArray[np.int64] = np.cumsum(np.concatenate(sizes)[order], dtype=np.int64)
         if self.epoch_tokens < self.length:
             raise DataError(
                 f"the corpus has {self.epoch_tokens} tokens, fewer than one row of {self.length}",

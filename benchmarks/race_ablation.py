@@ -31,20 +31,14 @@ from duihua.errors import DuihuaError
 SHAPE = "pretrain.shape."
 VARIANTS: dict[str, tuple[str, ...]] = {
     "default": (),
-    "start=bigrams": ("pretrain.start=bigrams",),
-    "start=bigrams, smoothing=100": ("pretrain.start=bigrams", "pretrain.bigram_smoothing=100"),
-    "start=bigrams, embedding_learning_rate=0.1": (
-        "pretrain.start=bigrams",
-        "pretrain.optimizer.embedding_learning_rate=0.1",
+    "start=random": ("pretrain.start=random",),
+    "start=random, embedding_learning_rate=0.2": (
+        "pretrain.start=random",
+        "pretrain.optimizer.embedding_learning_rate=0.2",
     ),
-    "start=bigrams, embedding_learning_rate=0.05": (
-        "pretrain.start=bigrams",
-        "pretrain.optimizer.embedding_learning_rate=0.05",
-    ),
-    "start=bigrams, head_learning_rate=0.002": (
-        "pretrain.start=bigrams",
-        "pretrain.optimizer.head_learning_rate=0.002",
-    ),
+    "bigram_smoothing=100": ("pretrain.bigram_smoothing=100",),
+    "bigram_smoothing=1000": ("pretrain.bigram_smoothing=1000",),
+    "head_learning_rate=0.002": ("pretrain.optimizer.head_learning_rate=0.002",),
     "rows=4": ("pretrain.rows=4",),
     "rows=16": ("pretrain.rows=16",),
     "length=128, rows=16": ("pretrain.length=128", "pretrain.rows=16"),
@@ -60,7 +54,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "value_embeddings": (f"{SHAPE}value_embeddings=true",),
     "residual_scalars": (f"{SHAPE}residual_scalars=true",),
     "logit_soft_cap=15": (f"{SHAPE}logit_soft_cap=15.0",),
-    "tied_embeddings": (f"{SHAPE}tied_embeddings=true",),
+    "tied_embeddings": (f"{SHAPE}tied_embeddings=true", "pretrain.start=random"),
     "vocabulary=4096": ("tokenizer.vocabulary_size=4096",),
     "vocabulary=6144": ("tokenizer.vocabulary_size=6144",),
     "vocabulary=12288": ("tokenizer.vocabulary_size=12288",),
@@ -70,8 +64,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "momentum=0.9": ("pretrain.optimizer.momentum=0.9",),
     "matrix_learning_rate=0.01": ("pretrain.optimizer.matrix_learning_rate=0.01",),
     "matrix_learning_rate=0.04": ("pretrain.optimizer.matrix_learning_rate=0.04",),
-    "embedding_learning_rate=0.1": ("pretrain.optimizer.embedding_learning_rate=0.1",),
-    "embedding_learning_rate=0.4": ("pretrain.optimizer.embedding_learning_rate=0.4",),
+    "embedding_learning_rate=0.05": ("pretrain.optimizer.embedding_learning_rate=0.05",),
+    "embedding_learning_rate=0.2": ("pretrain.optimizer.embedding_learning_rate=0.2",),
     "head_learning_rate=0.008": ("pretrain.optimizer.head_learning_rate=0.008",),
     "head_learning_rate=0.016": ("pretrain.optimizer.head_learning_rate=0.016",),
     "decay_fraction=0.7": ("pretrain.schedule.decay_fraction=0.7",),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from duihua.models.config import DecoderConfig, RopeScaling
 from duihua.models.decoder import Decoder
+from duihua.nn.attention import columns_where
 
 CONFIG = DecoderConfig(
     vocabulary_size=97, width=32, layers=2, heads=4, key_value_heads=2, head_width=8, feed_forward_width=48, context=40
@@ -100,3 +101,12 @@ def test_with_gradient_checkpointing() -> None:
     assert (some - whole).abs().max() < 1e-5
     some.sum().backward()  # type: ignore[no-untyped-call]
     assert network.blocks[1].attention.query.weight.grad.abs().sum() > 0  # type: ignore[union-attr]
+
+
+def test_the_columns_of_a_mask_come_in_order_and_shorter_rows_are_filled_up() -> None:
+    mask = torch.tensor([[0, 1, 0, 1, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.bool)
+    found = columns_where(mask)
+    assert found[0].tolist() == [1, 3, 4]
+    assert found[1].tolist()[0] == 0
+    assert found.shape == (3, 3)
+    assert columns_where(mask[2:]).shape == (1, 1), "one column where none is wanted"

@@ -67,6 +67,13 @@ def columns_of(x_btd: Tensor, columns_br: Tensor | None) -> Tensor:
     return x_btd[rows_b[:, None], columns_br]
 
 
+def columns_where(wanted_bt: Tensor) -> Tensor:
+    """Of each row the columns where `wanted_bt` is true, in order, (b, r), r the most that a row has; shorter rows are filled
+    up with other columns."""
+    most = max(1, int(wanted_bt.sum(dim=1).max()))
+    return (~wanted_bt).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+
+
 class CausalSelfAttention(nn.Module):
     """(b, t, width) -> (b, t, width), each position looking at itself and what stands before it; (b, r, width) where the plan
     wants some columns only.

@@ -22,6 +22,7 @@ from torch import Tensor
 from duihua.data.packing import best_fit
 from duihua.engine.randomness import sample_seed
 from duihua.models.decoder import Decoder
+from duihua.nn.attention import columns_where
 from duihua.nn.losses import token_log_probabilities
 from duihua.stages.reward_pairs import Pair
 from duihua.training.ranks import current
@@ -118,12 +119,17 @@ def visible(trees_bt: Tensor, branches_bt: Tensor) -> Tensor:
 
 def side_log_probabilities(network: Decoder, batch: dict[str, Tensor]) -> Tensor:
     """log pi(reply | prompt) of each side, the sum over its tokens: (2p,) in fp32, the chosen sides first."""
-    hidden_btd = network.hidden(
+    rows_n, columns_n = batch["rows"], batch["columns"]
+    wanted_bt = torch.zeros_like(batch["token_ids"], dtype=torch.bool)
+    wanted_bt[rows_n, columns_n] = True
+    hidden_brd = network.hidden(
         batch["token_ids"],
         attention_mask_bt=visible(batch["trees"], batch["branches"]),
         positions_bt=batch["positions"],
+        columns_br=columns_where(wanted_bt),
     )
-    states_nd = hidden_btd[batch["rows"], batch["columns"]]
+    places_bt = wanted_bt.cumsum(dim=1) - 1  # where among the wanted ones a column stands
+    states_nd = hidden_brd[rows_n, places_bt[rows_n, columns_n]]
     logprobs_n = token_log_probabilities(network.logits(states_nd), batch["targets"])
     sums = torch.zeros(len(batch["lengths"]), dtype=logprobs_n.dtype, device=logprobs_n.device)
     return sums.index_add(0, batch["sides"], logprobs_n)

@@ -26,6 +26,7 @@ from duihua.errors import ConfigError
 from duihua.evaluation.accuracy import TokenAccuracy, token_accuracy
 from duihua.models.bundle import ModelCard, load_bundle, merge_terms, save_bundle
 from duihua.models.decoder import Decoder, parameter_count
+from duihua.nn.attention import columns_where
 from duihua.nn.lora import add_lora
 from duihua.stages.configs.sft import SFTConfig
 from duihua.stages.context import StageContext, StageResult
@@ -47,9 +48,14 @@ def sft_loss(network: nn.Module, batch: Batch) -> LossParts:
     batch: "token_ids", "targets", "positions", "segments" and "weights", all (b, t); w_t is 1 on the assistant's tokens.
     """
     assert isinstance(network, Decoder)
-    hidden_btd = network.hidden(batch["token_ids"], positions_bt=batch["positions"], segments_bt=batch["segments"])
-    total, _ = network.next_token_losses(hidden_btd, batch["targets"], batch["weights"])
-    return LossParts(total, float(batch["weights"].sum()))
+    weights_bt = batch["weights"]
+    columns_br = columns_where(weights_bt != 0)
+    hidden_brd = network.hidden(
+        batch["token_ids"], positions_bt=batch["positions"], segments_bt=batch["segments"], columns_br=columns_br
+    )
+    targets_br, weights_br = batch["targets"].gather(1, columns_br), weights_bt.gather(1, columns_br)
+    total, _ = network.next_token_losses(hidden_brd, targets_br, weights_br)
+    return LossParts(total, float(weights_bt.sum()))
 
 
 def run(config: SFTConfig, context: StageContext) -> StageResult:

@@ -49,7 +49,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if weight.ndim == 2:
                 weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
     directory = tmp_path_factory.mktemp("run") / "ppo"
-    save_bundle(directory, network, tokenizer, ModelCard(title="Tiny", stage="ppo"))
+    card = ModelCard(title="Tiny", stage="ppo", terms=[{"name": "small-talk"}], prompts=("Hello there", "你好"))
+    save_bundle(directory, network, tokenizer, card)
     return directory
 
 
@@ -306,6 +307,8 @@ def test_control_c_stops_the_reply_and_not_the_program(terminal: Terminal, tmp_p
     banner = terminal.expect("you> ")
     assert "context of 4096 tokens" in banner
     assert "k parameters" in banner
+    assert "learnt from small-talk; beyond that" in banner
+    assert "begin with: Hello there | 你好" in banner
     terminal.type("/temperature 2\n")
     terminal.expect("you> ")
     for _ in range(30):  # a random model may end a reply by itself; then another one is asked for

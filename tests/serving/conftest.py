@@ -92,10 +92,13 @@ class ScriptedModel:
     prompts: list[list[Message]] = field(default_factory=list)
     written: int = 0
     dropped_turns: int = 0
+    offered: tuple[str, ...] = ()
+    learnt_from: tuple[str, ...] = ()
 
     @property
     def card(self) -> ServedCard:
-        return ServedCard(self.name, 6_300_000, 512, 257, SamplingSettings(max_new_tokens=20_000))
+        defaults = SamplingSettings(max_new_tokens=20_000)
+        return ServedCard(self.name, 6_300_000, 512, 257, defaults, prompts=self.offered, learnt_from=self.learnt_from)
 
     def settings(self, **sampling: Any) -> SamplingSettings:
         return replace(self.card.defaults, **{"seed": 1, **sampling})

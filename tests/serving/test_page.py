@@ -332,6 +332,22 @@ def test_the_language_switches_at_once_and_is_remembered(open_page: Callable[...
     expect(page.get_by_role("button", name="新对话")).to_be_visible()
 
 
+def test_a_model_offers_what_it_learnt_and_says_from_what(open_page: Callable[..., Any], models: Any) -> None:
+    page = open_page("en-US")
+    expect(page.get_by_role("button", name="What is your name?")).to_be_visible()  # a model that says nothing of itself
+    expect(page.get_by_text("learnt from")).to_have_count(0)
+    models["base"].offered, models["base"].learnt_from = ("Tell me <b>of</b> tea", "茶呢？"), ("tea-talk", "茶话")
+    try:
+        page.reload()
+        expect(page.get_by_text("has learnt from tea-talk, 茶话")).to_be_visible()
+        expect(page.get_by_role("button", name="What is your name?")).to_have_count(0)
+        page.get_by_role("button", name="Tell me <b>of</b> tea").click()
+        finished(page)
+        expect(replies(page).last).to_contain_text("You said: Tell me <b>of</b> tea")
+    finally:
+        models["base"].offered, models["base"].learnt_from = (), ()
+
+
 def test_a_phone_shows_the_menu_on_demand_and_nothing_is_cut_off(open_page: Callable[..., Any]) -> None:
     page = open_page("zh-CN", viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
     say(page, "很长的一句话" * 30 + " averyveryverylongwordwithoutanyspace" * 5)

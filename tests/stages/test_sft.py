@@ -206,6 +206,9 @@ def test_the_stage_learns_and_reports(base: Path, tmp_path: Path) -> None:
     assert any("heldout" in key for key in metrics["before"])
 
     trained = load_bundle(tmp_path)
+    assert len(trained.prompts) == 6
+    assert {"Hello", "你好"} <= set(trained.prompts)  # of the source that counts twice, a language each
+    assert "## Something to begin with\n\n- Hello\n- 你好\n" in (tmp_path / "README.md").read_text(encoding="utf-8")
     template = ChatTemplate(trained.tokenizer)
     prompts: list[list[Message]] = [
         [{"role": "user", "content": "How are you?"}],

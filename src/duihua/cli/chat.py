@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from duihua.engine.chat_model import ChatModel
 
 KEPT_LINES = 2000
+SMALL = 200_000_000
+"""Parameters below which a model is told to babble."""
 FLAGS = {
     "temperature": float,
     "top_k": int,
@@ -163,17 +165,22 @@ def _joined(lines: Iterator[str] | Sequence[str]) -> Iterator[str]:
 def _talk(session: ChatSession) -> int:
     model, language = session.model, session.language
     stage = text("stage", language, stage=model.stage) if model.stage else ""
+    parameters = sum(weight.numel() for weight in model.network.parameters())
     console.say(
         text(
             "banner",
             language,
             name=model.name,
             stage=stage,
-            parameters=_count(sum(weight.numel() for weight in model.network.parameters())),
+            parameters=_count(parameters),
             context=model.context,
             reply=min(session.settings.max_new_tokens, model.context),
         )
     )
+    if model.learnt_from and parameters < SMALL:
+        console.say(text("limits", language, sources=", ".join(model.learnt_from)))
+    if model.prompts:
+        console.say(text("try", language, prompts=" | ".join(model.prompts)))
     if model.stage in ("pretrain", "tokenizer"):
         console.say(text("base", language))
     console.say(text("hint", language))

@@ -31,6 +31,11 @@ TEXTS: Mapping[str, tuple[str, str]] = {
         "This model was not taught to converse; it goes on with the text. A model of stage sft or ppo replies better.",
         "此模型没有学过对话，只会续写文本。sft 或 ppo 阶段的模型回答更好。",
     ),
+    "limits": (
+        "It has learnt from {sources}; beyond that so small a model babbles. Do not trust its facts.",
+        "它从 {sources} 学习过；这么小的模型，超出这些就是胡言乱语。请不要相信它说的事实。",
+    ),
+    "try": ("Something to begin with: {prompts}", "可以这样开始：{prompts}"),
     "hint": (
         "/help lists the commands; Ctrl-C stops a reply, Ctrl-D leaves.",
         "/帮助 列出命令；Ctrl-C 停止回复，Ctrl-D 退出。",

@@ -51,6 +51,7 @@ def merge(base: str, adapter: str, output: Path, dtype: str = "float32") -> dict
         stage=found.stage or "merge",
         description="A base model with a low-rank adapter added to its weights.",
         terms=merge_terms(bundle.terms, found.terms),
+        prompts=bundle.prompts,
     )
     save_bundle(output, bundle.policy, bundle.tokenizer, card, dtype)
     return {

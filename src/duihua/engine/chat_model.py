@@ -110,8 +110,8 @@ class ChatModel:
     """A policy bundle or Hugging Face directory, ready to talk.
 
     tokenizer, config, network (the torch module: `network(token_ids)` gives logits (batch, time, vocabulary)),
-    directory, stage ("ppo", "sft", ...; empty for a directory from elsewhere), defaults (its sampling settings),
-    engine. Several threads may use one model at once.
+    directory, stage ("ppo", "sft", ...; empty for a directory from elsewhere), prompts (openings that it was taught to answer),
+    learnt_from (the names of its sources), defaults (its sampling settings), engine. Several threads may use one model at once.
     """
 
     def __init__(self, bundle: Bundle, slots: int = 4) -> None:
@@ -120,6 +120,8 @@ class ChatModel:
         self.config = bundle.config
         self.directory = bundle.directory
         self.stage = _stage(bundle.directory)
+        self.prompts = bundle.prompts
+        self.learnt_from = tuple(terms["name"] for terms in bundle.terms)
         self.defaults = _defaults(bundle.directory)
         self.engine = Engine(self.network, self._tokenizer, slots, reuse_prefix=True)
 

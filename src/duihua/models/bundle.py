@@ -56,7 +56,7 @@ class Bundle:
 
     tokenizer: raises BundleError at first use where the directory has none. terms: of the data that the model was made
     from, a mapping a source (name, language, licence, homepage, attribution, note). stop_ids: ids that end a
-    reply. normalisation: of a reward model of ours.
+    reply. normalisation: of a reward model of ours. prompts: openings that it was taught to answer, where the bundle says some.
     """
 
     network: Decoder | ScoredDecoder
@@ -67,6 +67,7 @@ class Bundle:
     terms: list[dict[str, str]]
     stop_ids: tuple[int, ...]
     normalisation: Normalisation | None = None
+    prompts: tuple[str, ...] = ()
 
     @property
     def policy(self) -> Decoder:
@@ -174,6 +175,7 @@ def load_bundle(directory: str | Path, device: str = "cpu", dtype: str = "float3
         terms=ours.get("terms", []),
         stop_ids=stop_ids,
         normalisation=Normalisation(**ours["normalisation"]) if "normalisation" in ours else None,
+        prompts=tuple(ours.get("prompts", ())),
     )
 
 

@@ -19,7 +19,8 @@ class ModelCard:
 
     title: one line. stage: pretrain, sft, reward, ppo, ... description: a paragraph of Markdown. terms: a mapping a
     source with name, language, licence, homepage, attribution, note; the data of the models it was made from included.
-    metrics: measured values, nested mappings allowed.
+    metrics: measured values, nested mappings allowed. prompts: openings that it was taught to answer, for whoever wants to talk
+    to it.
     """
 
     title: str
@@ -27,6 +28,7 @@ class ModelCard:
     description: str = ""
     terms: Sequence[Mapping[str, str]] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    prompts: Sequence[str] = ()
 
 
 def card_text(
@@ -69,6 +71,8 @@ def card_text(
             lines.append(f"| {' | '.join(cells)} |")
     else:
         lines.append("No source was recorded.")
+    if card.prompts:
+        lines += ["", "## Something to begin with", "", *(f"- {_cell(prompt)}" for prompt in card.prompts)]
     lines += ["", "## Shape", "", "| setting | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in shape.items()]
     if card.metrics:
@@ -87,12 +91,13 @@ def merge_terms(*lists: Sequence[Mapping[str, str]]) -> list[Mapping[str, str]]:
 
 def origin(card: ModelCard, layout: int) -> dict[str, Any]:
     """What config.json says under `duihua` of every bundle of ours: its layout's number, the version that wrote it, the stage
-    that made the model, and the terms of its data."""
+    that made the model, the terms of its data, and what it was taught to answer."""
     return {
         "format": layout,
         "version": __version__,
         "stage": card.stage,
         "terms": [dict(terms) for terms in merge_terms(card.terms)],
+        **({"prompts": list(card.prompts)} if card.prompts else {}),
     }
 
 

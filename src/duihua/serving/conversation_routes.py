@@ -54,6 +54,8 @@ def status(services: Shared) -> dict[str, Any]:
                 "parameters": card.parameters,
                 "context_length": card.context_length,
                 "vocabulary_size": card.vocabulary_size,
+                "prompts": list(card.prompts),
+                "learnt_from": list(card.learnt_from),
                 "defaults": {
                     "temperature": card.defaults.temperature,
                     "top_p": card.defaults.top_p,

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServedCard:
-    """What the API and the page say about a model. defaults: its sampling settings where a request names none."""
+    """What the API and the page say about a model. defaults: its sampling settings where a request names none. prompts:
+    openings that it was taught to answer. learnt_from: the names of its sources."""
 
     name: str
     parameters: int
@@ -31,6 +32,8 @@ class ServedCard:
     vocabulary_size: int
     defaults: SamplingSettings
     created: int = field(default_factory=lambda: int(time.time()))
+    prompts: tuple[str, ...] = ()
+    learnt_from: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ class EngineModel:
             context_length=chat_model.context,
             vocabulary_size=chat_model.config.vocabulary_size,
             defaults=chat_model.defaults,
+            prompts=chat_model.prompts,
+            learnt_from=chat_model.learnt_from,
         )
 
     @property

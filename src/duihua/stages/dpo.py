@@ -175,6 +175,7 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
         description="A policy trained on preferences directly, by direct preference optimisation.",
         terms=merge_terms(bundle.terms, terms),
         metrics={"held-out preference accuracy": measured["accuracy"]["value"]} if heldout else {},
+        prompts=bundle.prompts,
     )
     save_bundle(context.directory, network, tokenizer, card)
     result = StageResult(context.directory, metrics)

@@ -251,6 +251,7 @@ def finish(
             "its standard error": compared.gain.standard_error,
             "KL from the reference, nats a reply": compared.kl,
         },
+        prompts=policy.prompts,
     )
     save_bundle(context.directory, policy.policy, policy.tokenizer, card)
     result = StageResult(context.directory, metrics)

@@ -33,6 +33,7 @@ from duihua.stages.context import StageContext, StageResult
 from duihua.stages.held_out import answerable, chat_prompts, conversations, held_out_conversations, replies
 from duihua.stages.left_out import say_left_out
 from duihua.stages.low_rank import finish_lora
+from duihua.stages.offered_prompts import offered_prompts
 from duihua.stages.pretrain import source_terms
 from duihua.stages.prompts import open_sources, require_stop_token
 from duihua.stages.stage_trainer import stage_trainer
@@ -71,9 +72,10 @@ def run(config: SFTConfig, context: StageContext) -> StageResult:
     require_stop_token(template, str(context.input("policy")))
     length = row_length(config, network.config.context)
     sources = open_sources(config.sources, context.data_directory, "conversations", "sft.sources")
-    learnt, figures = [], []
+    learnt, read, figures = [], [], []
     for source, settings in zip(sources, config.sources, strict=True):
-        encoded = encode_conversations(conversations(source, "train"), template, length, config.long_conversations)
+        read.append((conversations(source, "train"), settings.weight))
+        encoded = encode_conversations(read[-1][0], template, length, config.long_conversations)
         learnt.append((encoded.examples, settings.weight))
         left_out = Counter(source.left_out.counts) + encoded.left_out
         say_left_out("sft", source.name, left_out)
@@ -104,6 +106,7 @@ def run(config: SFTConfig, context: StageContext) -> StageResult:
         f"sft: {sum(len(part) for part, _ in learnt):,} conversations, {config.steps} steps of "
         f"{batches.rows * length:,} tokens, an epoch is {batches.rows_an_epoch:,} rows of {length}"
     )
+    offered = offered_prompts(read, config.offered_prompts)
     prompts = sample_prompts(held_out, config.samples, template, network.config.context, config.reply_tokens)
     terms = source_terms(sources)
     before = token_accuracy(network, examples, device=context.device)
@@ -155,6 +158,7 @@ def run(config: SFTConfig, context: StageContext) -> StageResult:
         description="Fine-tuned on conversations, with loss on the assistant's tokens and its stop token.",
         terms=merge_terms(bundle.terms, terms),
         metrics=heldout_table(after) if examples else {},
+        prompts=offered or bundle.prompts,
     )
     save_bundle(context.directory, network, tokenizer, card)
     result = StageResult(context.directory, metrics)

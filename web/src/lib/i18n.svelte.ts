@@ -72,8 +72,8 @@ const en = {
   keyNew: 'New chat',
   keySearch: 'Search',
   welcome: 'What shall we talk about?',
-  limitsSmall: (size: string) =>
-    `This model has ${size} parameters and was trained from scratch, likely within minutes. It has met greetings, small talk and simple questions in English and Chinese; beyond that it babbles. Be kind to it, and do not trust its facts.`,
+  limitsSmall: (size: string, sources: string[]) =>
+    `This model has ${size} parameters, which is few${sources.length ? `, and has learnt from ${sources.join(', ')}` : ''}. Beyond what it learnt it babbles. Be kind to it, and do not trust its facts.`,
   limitsLarge: (size: string) => `This model has ${size} parameters. It can be wrong; check what matters.`,
   examples: ['Hello! How are you?', 'What is your name?', '你好，今天怎么样？', '你喜欢什么音乐？'],
   message: 'Message',
@@ -194,8 +194,8 @@ const zh: Texts = {
   keyNew: '新对话',
   keySearch: '搜索',
   welcome: '今天想聊点什么？',
-  limitsSmall: (size) =>
-    `这个模型只有 ${size}参数，从零训练，大概只花了几分钟。它见过中英文的问候、闲聊和简单问题，再往外就会胡言乱语。请对它宽容些，也别相信它说的事实。`,
+  limitsSmall: (size, sources) =>
+    `这个模型只有 ${size}参数${sources.length ? `，从 ${sources.join('、')} 学习过` : ''}。超出学过的内容就会胡言乱语。请对它宽容些，也别相信它说的事实。`,
   limitsLarge: (size) => `这个模型有 ${size}参数。它可能出错，重要的内容请自行核对。`,
   examples: ['你好，今天怎么样？', '你喜欢什么音乐？', 'Hello! How are you?', 'What is your name?'],
   message: '消息',

@@ -5,6 +5,8 @@ export interface Model {
   parameters: number
   context_length: number
   vocabulary_size: number
+  prompts: string[]
+  learnt_from: string[]
   defaults: Partial<Settings>
 }
 

@@ -136,6 +136,7 @@ def import_directory(directory: Path, output: Path, chat_template: str = "", nam
         stage="import",
         description=f"The weights of {name}, a {found.family} model that was not trained by duihua, unchanged.",
         terms=terms,
+        prompts=bundle.prompts,
     )
     dtype = found.dtype if found.dtype in DTYPES else "float32"
     with written_aside(output) as aside:

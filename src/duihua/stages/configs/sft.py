@@ -42,6 +42,9 @@ class SFTConfig:
     """Held-out prompts whose replies before and after are kept in the result."""
     reply_tokens: int = 48
     """Most tokens of such a reply."""
+    offered_prompts: int = 6
+    """Openings out of the training conversations that the bundle names, for its page, its terminal and its card to offer. 0:
+    none, where not even a line of the data may be seen."""
     lora: LoraConfig | None = None
     """Train low-rank adapters beside the frozen model instead of all its weights; None for all weights."""
     optimizer: OptimizerConfig = field(default_factory=fine_tuning_optimizer)
@@ -61,7 +64,7 @@ class SFTConfig:
                     where=name,
                     remedy="Set it to 1 or more, or leave it out",
                 )
-        for name in ("length", "heldout_conversations", "samples"):
+        for name in ("length", "heldout_conversations", "samples", "offered_prompts"):
             if getattr(self, name) < 0:
                 raise ConfigError(
                     f"cannot be negative, found {getattr(self, name)}",

@@ -336,7 +336,8 @@ def test_a_model_offers_what_it_learnt_and_says_from_what(open_page: Callable[..
     page = open_page("en-US")
     expect(page.get_by_role("button", name="What is your name?")).to_be_visible()  # a model that says nothing of itself
     expect(page.get_by_text("learnt from")).to_have_count(0)
-    models["base"].offered, models["base"].learnt_from = ("Tell me <b>of</b> tea", "茶呢？"), ("tea-talk", "茶话")
+    for model in models.values():
+        model.offered, model.learnt_from = ("Tell me <b>of</b> tea", "茶呢？"), ("tea-talk", "茶话")
     try:
         page.reload()
         expect(page.get_by_text("has learnt from tea-talk, 茶话")).to_be_visible()
@@ -345,7 +346,8 @@ def test_a_model_offers_what_it_learnt_and_says_from_what(open_page: Callable[..
         finished(page)
         expect(replies(page).last).to_contain_text("You said: Tell me <b>of</b> tea")
     finally:
-        models["base"].offered, models["base"].learnt_from = (), ()
+        for model in models.values():
+            model.offered, model.learnt_from = (), ()
 
 
 def test_a_phone_shows_the_menu_on_demand_and_nothing_is_cut_off(open_page: Callable[..., Any]) -> None:

@@ -175,6 +175,7 @@ def test_the_law_speaks_only_of_what_it_was_fitted_to() -> None:
         (dataclasses.replace(good, sources=(SourceConfig(name="race-text", weight=2.0),)), shape),
         (good, dataclasses.replace(shape, vocabulary_size=4096)),
         (dataclasses.replace(good, length=128), shape),
+        (dataclasses.replace(good, start="bigrams"), shape),
         (dataclasses.replace(good, shape=dataclasses.replace(good.shape, preset="gpt2")), shape),
     ):
         assert why_silent(law, config, other).startswith("the law was fitted")

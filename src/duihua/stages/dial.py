@@ -31,6 +31,9 @@ WIDTH_PER_LAYER = 48
 FEED_FORWARD_STEP = 64
 REFERENCE_WIDTH, REFERENCE_BATCH, REFERENCE_TOKENS = 192, 2048, 1.5e6
 """The quickstart: its rates, its batch and its horizon were compared with others (docs/log.md, 2026-11-21)."""
+COUNTED_EMBEDDING = 0.5
+"""What the embedding's rate is multiplied by where it starts from counted bigrams, which it would else spoil (docs/log.md,
+2026-11-22)."""
 BATCH_EXPONENT = 0.383
 LEAST_AUTO = 2
 """What auto chooses at least. One layer cannot look for what followed the same word before, which takes two (Olsson et al.
@@ -92,9 +95,10 @@ def resolve(config: PretrainConfig, size: int, horizon: float, micro_batches: in
     steps = config.steps if "steps" in kept else max(1, round(horizon / step_tokens))
     by_batch, by_width = math.sqrt(step_tokens / REFERENCE_BATCH), math.sqrt(REFERENCE_WIDTH / width)
     plain = PretrainConfig().optimizer
+    by_start = COUNTED_EMBEDDING if config.start == "bigrams" else 1.0
     rates: dict[str, Any] = {
         "matrix_learning_rate": plain.matrix_learning_rate * by_batch,
-        "embedding_learning_rate": plain.embedding_learning_rate * by_batch * by_width,
+        "embedding_learning_rate": plain.embedding_learning_rate * by_batch * by_width * by_start,
         "head_learning_rate": plain.head_learning_rate * by_batch * by_width,
     }
     rates = {name: rate for name, rate in rates.items() if f"optimizer.{name}" not in kept}

@@ -266,6 +266,8 @@ def why_silent(law: Law, config: PretrainConfig, shape: DecoderConfig) -> str:
         return f"the law was fitted with a vocabulary of {about.get('vocabulary_size'):,}"
     if config.shape.preset != about.get("preset") or config.optimizer.kind != about.get("optimizer"):
         return f"the law was fitted on the shape {about.get('preset')} with {about.get('optimizer')}"
+    if config.start != about.get("start", "random"):
+        return f"the law was fitted to first weights of the kind {about.get('start', 'random')}"
     if config.length != about.get("length"):
         return f"the law was fitted with rows of {about.get('length')}"
     return ""

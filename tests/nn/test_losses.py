@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from duihua.nn.losses import cross_entropy_sum, token_log_probabilities
+from duihua.nn.losses import cross_entropy_sum
 
 
 def plain(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -55,41 +55,3 @@ def test_a_frozen_head_receives_no_gradient(case: tuple[Tensor, Tensor, Tensor, 
     total.backward()
     assert hidden.grad is not None
     assert head.grad is None
-
-
-def test_log_probabilities_use_the_temperature() -> None:
-    logits = torch.tensor([[0.0, 2.0]])
-    expected = torch.log_softmax(logits / 2.0, -1)[0, 1]
-    assert torch.allclose(token_log_probabilities(logits, torch.tensor([1]), temperature=2.0)[0], expected)
-    assert not torch.allclose(token_log_probabilities(logits, torch.tensor([1]))[0], expected)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_log_probabilities_have_the_gradient_of_the_plain_formula(temperature: float) -> None:
-    torch.manual_seed(0)
-    logits, targets, weights = torch.randn(3, 5, 40) * 3, torch.randint(0, 40, (3, 5)), torch.randn(3, 5)
-
-    def gradient(log_probabilities: Tensor, given: Tensor) -> Tensor:
-        once, again = (
-            torch.autograd.grad((log_probabilities * weights).sum(), given, retain_graph=True)[0] for _ in range(2)
-        )
-        assert torch.equal(once, again)  # what the first backward read is still there
-        return once
-
-    ours, plain = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    found = token_log_probabilities(ours, targets, temperature)
-    expected = (plain / temperature).log_softmax(-1).gather(-1, targets[..., None])[..., 0]
-    assert (found - expected).abs().max() < 1e-5
-    wanted = gradient(expected, plain)
-    assert (gradient(found, ours) - wanted).abs().max() < 1e-6
-    hotter = logits.clone().requires_grad_()
-    assert (gradient(token_log_probabilities(hotter, targets, temperature * 1.1), hotter) - wanted).abs().max() > 1e-2
-
-
-def test_a_vanishing_probability_has_a_finite_logarithm_and_gradient() -> None:
-    logits = torch.tensor([[200.0, 0.0], [1.0, 1.0]], requires_grad=True)
-    found = token_log_probabilities(logits, torch.tensor([1, 0]))
-    assert found.tolist() == pytest.approx([-200.0, -0.693147], abs=1e-4)
-    found.sum().backward()  # type: ignore[no-untyped-call]
-    assert logits.grad is not None
-    assert logits.grad.tolist() == [[-1.0, 1.0], [0.5, -0.5]]

@@ -22,6 +22,7 @@ from duihua.models.rotary import fixed_tables, grown_tables, original_context
 from duihua.nn.attention import AttentionPlan, CausalSelfAttention, columns_of
 from duihua.nn.embedding import Embedding
 from duihua.nn.feed_forward import FeedForward
+from duihua.nn.head_log_probabilities import TokenReadings, head_log_probabilities, head_readings
 from duihua.nn.kv_cache import KVCache
 from duihua.nn.losses import cap_logits, cross_entropy_sum
 from duihua.nn.norms import make_norm
@@ -177,6 +178,14 @@ class Decoder(nn.Module):
         """Weighted sum of the cross-entropies of this decoder's logits, and the loss of each position, without ever
         holding all logits: see `cross_entropy_sum`. hidden (..., d), targets and weights (...)."""
         return cross_entropy_sum(hidden, self.head.weight, targets, weights, soft_cap=self.config.logit_soft_cap)
+
+    def log_probabilities(self, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+        """log p(target) at the temperature, (n,) in fp32: see `head_log_probabilities`. hidden (n, d), targets (n,)."""
+        return head_log_probabilities(hidden, self.head.weight, targets, temperature, self.config.logit_soft_cap)
+
+    def readings(self, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> TokenReadings:
+        """The same numbers and the entropies, without gradients."""
+        return head_readings(hidden, self.head.weight, targets, temperature, self.config.logit_soft_cap)
 
     def forward(
         self,

@@ -24,7 +24,8 @@ from torch.nn import functional as F
 
 from duihua.models.recurrent_config import RecurrentConfig
 from duihua.nn.embedding import Embedding
-from duihua.nn.losses import cross_entropy_sum, token_log_probabilities
+from duihua.nn.head_log_probabilities import head_log_probabilities
+from duihua.nn.losses import cross_entropy_sum
 from duihua.nn.recurrent import Gates, RecurrentLayer, State
 
 States: TypeAlias = tuple[State, ...]
@@ -131,7 +132,7 @@ class RecurrentLM(nn.Module):
         for start in range(0, read.shape[1] - 1, READ_AT_ONCE):
             window = read[:, start : start + READ_AT_ONCE + 1]
             hidden, states = self(window[:, :-1], states)
-            found.append(token_log_probabilities(self.logits(hidden), window[:, 1:])[0])
+            found.append(head_log_probabilities(hidden[0], self.head.weight, window[0, 1:]).detach())
         self.train(was_training)
         joined = torch.cat(found).double().cpu().numpy() if found else np.zeros(0)
         return np.asarray(joined, dtype=np.float64)

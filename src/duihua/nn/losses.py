@@ -126,31 +126,3 @@ def cross_entropy_sum(
     spread = torch.zeros(targets.numel(), dtype=torch.float32, device=losses.device)
     spread[index] = losses
     return total, spread.view(targets.shape)
-
-
-def token_log_probabilities(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
-    """log softmax(logits / temperature)[target] in fp32. logits (..., v), targets (...) -> (...)."""
-    found: Tensor = _TokenLogProbabilities.apply(logits, targets, temperature)  # type: ignore[no-untyped-call]
-    return found
-
-
-class _TokenLogProbabilities(torch.autograd.Function):
-    """Keeps the softmax, so that forward and backward each go over the logits once, where the plain formula goes ten times."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        scaled = logits.float() if temperature == 1.0 else logits.float() / temperature
-        chances = torch.softmax(scaled, dim=-1)
-        right = chances.gather(-1, targets[..., None])
-        found = right.log()
-        if bool((right < SMALLEST_PROBABILITY).any()):
-            found = scaled.gather(-1, targets[..., None]) - scaled.logsumexp(dim=-1, keepdim=True)
-        ctx.save_for_backward(chances, targets)
-        ctx.temperature, ctx.dtype = temperature, logits.dtype
-        return found[..., 0]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        chances, targets = ctx.saved_tensors
-        weights = (grad / ctx.temperature)[..., None]  # d log p(target) / d logits = (one-hot - softmax) / temperature
-        return (chances * -weights).scatter_add_(-1, targets[..., None], weights).to(ctx.dtype), None, None

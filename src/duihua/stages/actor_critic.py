@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from duihua.models.decoder import Decoder
 from duihua.models.heads import ScoredDecoder
-from duihua.nn.losses import token_log_probabilities
 
 
 class ReplyBatch(NamedTuple):
@@ -76,21 +75,20 @@ class Readings(NamedTuple):
     entropies: Tensor
 
 
-def _read_logits(
+def _read_tokens(
     decoder: Decoder, states_nd: Tensor, batch: ReplyBatch, temperature: float, entropy: bool
 ) -> tuple[Tensor, Tensor]:
-    logits_nv = decoder.logits(states_nd)
-    logprobs_n = token_log_probabilities(logits_nv, batch.tokens(), temperature)
-    if not entropy:
-        return logprobs_n, torch.zeros_like(logprobs_n)
-    all_nv = (logits_nv.float() / temperature).log_softmax(dim=-1)
-    return logprobs_n, -(all_nv.exp() * all_nv).sum(dim=-1)
+    if entropy:
+        found = decoder.readings(states_nd, batch.tokens(), temperature)
+        return found.logprobs_n, found.entropies_n
+    logprobs_n = decoder.log_probabilities(states_nd, batch.tokens(), temperature)
+    return logprobs_n, torch.zeros_like(logprobs_n)
 
 
 def reply_log_probabilities(decoder: Decoder, batch: ReplyBatch, temperature: float = 1.0) -> Tensor:
     """log pi(token | what stands before it) of each reply token at the temperature, (b, r) in fp32."""
     states_nd = batch.states(decoder.hidden(batch.token_ids_bt, columns_br=batch.columns()))
-    return batch.spread(_read_logits(decoder, states_nd, batch, temperature, entropy=False)[0])
+    return batch.spread(_read_tokens(decoder, states_nd, batch, temperature, entropy=False)[0])
 
 
 class Critic(nn.Module):
@@ -121,9 +119,9 @@ class ActorCritic(nn.Module):
             nn.init.zeros_(self.value.weight)
 
     def forward(self, batch: ReplyBatch, temperature: float, entropy: bool = False) -> Readings:
-        """Log-probabilities and values of the reply tokens; entropies too where asked for, else zeros."""
+        """Log-probabilities and values of the reply tokens; entropies too where asked for (then without gradients)."""
         states_nd = batch.states(self.policy.hidden(batch.token_ids_bt, columns_br=batch.columns()))
-        logprobs_n, entropies_n = _read_logits(self.policy, states_nd, batch, temperature, entropy)
+        logprobs_n, entropies_n = _read_tokens(self.policy, states_nd, batch, temperature, entropy)
         if self.critic is not None:
             values_n = batch.states(self.critic(batch.token_ids_bt, batch.columns()))
         else:
@@ -140,9 +138,9 @@ class Actor(nn.Module):
         self.policy = policy
 
     def forward(self, batch: ReplyBatch, temperature: float, entropy: bool = False) -> Readings:
-        """Log-probabilities of the reply tokens; entropies too where asked for, else zeros."""
+        """Log-probabilities of the reply tokens; entropies too where asked for (then without gradients)."""
         states_nd = batch.states(self.policy.hidden(batch.token_ids_bt, columns_br=batch.columns()))
-        logprobs_n, entropies_n = _read_logits(self.policy, states_nd, batch, temperature, entropy)
+        logprobs_n, entropies_n = _read_tokens(self.policy, states_nd, batch, temperature, entropy)
         logprobs_br = batch.spread(logprobs_n)
         return Readings(logprobs_br, torch.zeros_like(logprobs_br), batch.spread(entropies_n))
 

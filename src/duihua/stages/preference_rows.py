@@ -23,7 +23,6 @@ from duihua.data.packing import best_fit
 from duihua.engine.randomness import sample_seed
 from duihua.models.decoder import Decoder
 from duihua.nn.attention import columns_where
-from duihua.nn.losses import token_log_probabilities
 from duihua.stages.reward_pairs import Pair
 from duihua.training.ranks import current
 
@@ -130,7 +129,7 @@ def side_log_probabilities(network: Decoder, batch: dict[str, Tensor]) -> Tensor
     )
     places_bt = wanted_bt.cumsum(dim=1) - 1  # where among the wanted ones a column stands
     states_nd = hidden_brd[rows_n, places_bt[rows_n, columns_n]]
-    logprobs_n = token_log_probabilities(network.logits(states_nd), batch["targets"])
+    logprobs_n = network.log_probabilities(states_nd, batch["targets"])
     sums = torch.zeros(len(batch["lengths"]), dtype=logprobs_n.dtype, device=logprobs_n.device)
     return sums.index_add(0, batch["sides"], logprobs_n)
 

@@ -59,6 +59,7 @@ class Study:
         from duihua.data.source import open_source
         from duihua.stages import tokenizer as stage
         from duihua.stages.context import StageContext
+        from duihua.stages.first_weights import bigrams_of
         from duihua.stages.pretrain import held_out_documents, token_shards
         from duihua.text.tokenizer import Tokenizer
 
@@ -71,6 +72,7 @@ class Study:
         self.tokenizer = Tokenizer.load(folder)
         sources = [open_source(config, data) for config in configs]
         self.shards, self.repeats = token_shards(sources, configs, self.tokenizer, data)
+        self.counted = bigrams_of(self.shards, self.repeats, self.tokenizer.vocabulary_size)
         self.documents = list(held_out_documents(sources))
         self.rows = read_rows(given.work / "cells.jsonl")
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
@@ -133,13 +135,14 @@ class Study:
     def _train(self, config: PretrainConfig, folder: Path, seed: int, steps: int, schedule: ScheduleConfig) -> Any:
         """(result, network) of a training in `folder`, which goes on from what is there."""
         from duihua.data.loaders import StreamedBatches
-        from duihua.models.decoder import Decoder
         from duihua.stages.execution import settled
+        from duihua.stages.first_weights import fresh_network
         from duihua.stages.pretrain import language_model_loss
         from duihua.training.trainer import Trainer
 
         with settled(self.given.device, self.given.threads, seed):
-            network = Decoder(config.shape.decoder(self.tokenizer.vocabulary_size, config.length)).initialise(seed)
+            shape = config.shape.decoder(self.tokenizer.vocabulary_size, config.length)
+            network = fresh_network(config, shape, self.shards, self.repeats, seed, self.counted)[0]
             batches = StreamedBatches(
                 self.shards,
                 self.repeats,
@@ -247,6 +250,7 @@ def about(given: argparse.Namespace, rows: list[dict[str, Any]]) -> dict[str, An
         "preset": "qwen3",
         "optimizer": "muon",
         "length": 256,
+        "start": "bigrams",
         "sizes": sorted({row["size"] for row in rows}),
         "tokens": sorted({row["tokens"] for row in rows}),
         "seeds": sorted({row["seed"] for row in rows}),

@@ -49,7 +49,8 @@ def train(given: argparse.Namespace) -> None:
     from duihua.data.source import open_source
     from duihua.models.decoder import parameter_count
     from duihua.stages.execution import settled
-    from duihua.stages.pretrain import fresh_network, language_model_loss, token_shards
+    from duihua.stages.first_weights import fresh_network
+    from duihua.stages.pretrain import language_model_loss, token_shards
     from duihua.text.tokenizer import Tokenizer
     from duihua.training.allocator import keep_freed_memory
     from duihua.training.trainer import Trainer

@@ -46,9 +46,12 @@ def test_size_four_on_the_quickstarts_tokens_is_the_quickstart() -> None:
     entry = next(entry["pretrain"] for entry in load_yaml(QUICKSTART)["stages"] if "pretrain" in entry)
     recipe = build(PretrainConfig, entry)
     tokens = recipe.steps * 8 * 256
-    found = resolve(PretrainConfig(size=4, tokens=tokens, start="bigrams"), 4, tokens)
+    found = resolve(PretrainConfig(size=4, tokens=tokens), 4, tokens)
     assert found == dataclasses.replace(recipe, expected_bits_per_byte=None)
-    drawn = resolve(PretrainConfig(size=4, tokens=tokens), 4, tokens)
+    drawn = resolve(PretrainConfig(size=4, tokens=tokens, keep=("start",)), 4, tokens)
+    assert drawn.start == "random" and found.start == "bigrams"
+    tied = resolve(PretrainConfig(size=4, tokens=tokens, shape=ShapeConfig(preset="gpt2")), 4, tokens)
+    assert tied.start == "random", "tied embeddings cannot be counted"
     assert drawn.optimizer.embedding_learning_rate == 2 * found.optimizer.embedding_learning_rate
     assert not found.dialled and tokens_of(found) == tokens
     assert resolve(PretrainConfig(size=5, tokens=tokens), 5, tokens).shape != recipe.shape

@@ -6,6 +6,7 @@ docs/training/dial.md names for each setting which kind it is:
 - rules. The shape: size s is s layers, 48 s wide, in heads of 64 (size 4 is the quickstart's, which docs/log.md compares with
   wider ones). The batch grows with the horizon to the power 0.383 (Bergsma et al. 2025, Power Lines), from the quickstart's;
   rates grow with the root of the batch (Malladi et al. 2022), and those of embedding and head fall with the root of the width;
+  first weights are counted wherever the shape allows it (models/bigram_start.py);
 - the law (training/scaling_law.py), fitted to runs: the size for a horizon;
 - measured on this machine, now: how many tokens a second, hence how many steps fit into the minutes.
 
@@ -95,7 +96,8 @@ def resolve(config: PretrainConfig, size: int, horizon: float, micro_batches: in
     steps = config.steps if "steps" in kept else max(1, round(horizon / step_tokens))
     by_batch, by_width = math.sqrt(step_tokens / REFERENCE_BATCH), math.sqrt(REFERENCE_WIDTH / width)
     plain = PretrainConfig().optimizer
-    by_start = COUNTED_EMBEDDING if config.start == "bigrams" else 1.0
+    start = config.start if "start" in kept or not shape.starts_from_bigrams() else "bigrams"
+    by_start = COUNTED_EMBEDDING if start == "bigrams" else 1.0
     rates: dict[str, Any] = {
         "matrix_learning_rate": plain.matrix_learning_rate * by_batch,
         "embedding_learning_rate": plain.embedding_learning_rate * by_batch * by_width * by_start,
@@ -114,6 +116,7 @@ def resolve(config: PretrainConfig, size: int, horizon: float, micro_batches: in
         steps=steps,
         optimizer=dataclasses.replace(config.optimizer, **rates),
         schedule=schedule,
+        start=start,
         **off,
         keep=(),
     )

@@ -30,13 +30,15 @@ LEAST_STEPS = 20
 @dataclass(frozen=True)
 class Measured:
     """What was measured of a shape on this machine. step_seconds: of one update of `step_tokens` tokens; steps: updates timed.
-    evaluation_seconds: of scoring the held-out text. memory_bytes: the most that was held meanwhile."""
+    evaluation_seconds: of scoring the held-out text. memory_bytes: the most that was held meanwhile. start_seconds: of making
+    the first weights."""
 
     step_seconds: float
     step_tokens: int
     steps: int
     evaluation_seconds: float
     memory_bytes: int
+    start_seconds: float = 0.0
 
     @property
     def tokens_per_second(self) -> float:
@@ -98,13 +100,13 @@ def choose(
             like = decoder_of(config, next(other for other in known if known[other] is near), vocabulary_size)
             return near.tokens_per_second * training_flops(like, 1) / training_flops(shape, 1)
 
-        left = seconds - spent() - (near.evaluation_seconds if near else 0.0)
+        left = seconds - spent() - (near.evaluation_seconds + near.start_seconds if near else 0.0)
         if near is not None and left <= 0:
             raise too_short(size, near)
         return horizon_of(config, shape, left, speed)
 
     def too_short(size: int, near: Measured) -> ConfigError:
-        needed = spent() + near.evaluation_seconds + LEAST_STEPS * near.step_seconds
+        needed = spent() + near.start_seconds + near.evaluation_seconds + LEAST_STEPS * near.step_seconds
         return ConfigError(
             f"{config.minutes:g} minutes are too short: loading, measuring, {LEAST_STEPS} updates of size {size} and scoring "
             f"take about {needed / 60:.1f}",

@@ -26,6 +26,7 @@ from duihua.errors import ConfigError
 from duihua.evaluation.bits_per_byte import bits_per_byte
 from duihua.files import read_json, write_json
 from duihua.models.activations import count_activations
+from duihua.models.bigram_start import Bigrams, start_from_bigrams
 from duihua.models.config import DecoderConfig
 from duihua.models.decoder import Decoder
 from duihua.models.imagined import build_imagined
@@ -34,6 +35,7 @@ from duihua.stages.configs.pretrain import PretrainConfig
 from duihua.stages.context import StageContext
 from duihua.stages.dial import derived_settings, tokens_of
 from duihua.stages.dial_choice import Measured, choose
+from duihua.stages.first_weights import bigrams_of
 from duihua.text.tokenizer import Tokenizer
 from duihua.training.memory import forget_peak, free_memory, peak_memory
 from duihua.training.optimizers import state_bytes
@@ -80,7 +82,9 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Of the whole stage."""
-        return self.setup_seconds + self.training_seconds + self.measured.evaluation_seconds
+        return (
+            self.setup_seconds + self.measured.start_seconds + self.training_seconds + self.measured.evaluation_seconds
+        )
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON, for dial.json."""
@@ -109,6 +113,9 @@ class World:
         self.shards, self.repeats = shards, repeats
         self._first: list[Document] = []
         self._heldout_bytes = self._first_bytes = 0
+        self.counted: Bigrams | None = None
+        """Once a start from bigrams was measured, what was counted for it."""
+        self._start_seconds = 0.0
         for document in heldout:
             size = len(document.text.encode("utf-8"))
             self._heldout_bytes += size
@@ -135,6 +142,7 @@ class World:
                 bound = replace(bound, batch=rows)
         forget_peak(device)
         network = Decoder(shape).initialise(self.context.seed)
+        first = self._seconds_to_start(network, settings)
         batches = StreamedBatches(
             self.shards,
             self.repeats,
@@ -162,7 +170,18 @@ class World:
         del network
         gc.collect()
         step_tokens = settings.rows * settings.micro_batches * settings.length
-        return Measured(step_tokens / speed.tokens_per_second, step_tokens, speed.steps, evaluation, memory)
+        return Measured(step_tokens / speed.tokens_per_second, step_tokens, speed.steps, evaluation, memory, first)
+
+    def _seconds_to_start(self, network: Decoder, settings: PretrainConfig) -> float:
+        """Of making the first weights of what has been counted; measured once, other shapes take much the same."""
+        if settings.start == "random":
+            return 0.0
+        if self.counted is None:
+            self.counted = bigrams_of(self.shards, self.repeats, self.tokenizer.vocabulary_size)
+            started = time.perf_counter()
+            start_from_bigrams(network, self.counted, smoothing=settings.bigram_smoothing, seed=self.context.seed)
+            self._start_seconds = time.perf_counter() - started
+        return self._start_seconds
 
     def _evaluation_seconds(self, network: Decoder, length: int) -> float:
         """Of scoring all held-out text, by scoring the first documents."""

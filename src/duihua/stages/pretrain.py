@@ -7,9 +7,8 @@ target, shifted by one. Documents stream one after the other, each opened by the
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,13 @@ from duihua.data.source import Source, SourceConfig, open_source, refuse_as_text
 from duihua.errors import DataError
 from duihua.evaluation.bits_per_byte import TextScore, bits_per_byte
 from duihua.files import sha256_json
-from duihua.models.bigram_start import count_bigrams, start_from_bigrams
 from duihua.models.bundle import ModelCard, save_bundle
-from duihua.models.config import DecoderConfig
 from duihua.models.decoder import Decoder, parameter_count
 from duihua.models.work import training_flops
 from duihua.stages.configs.pretrain import PretrainConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.dial_plan import World, plan
+from duihua.stages.first_weights import fresh_network
 from duihua.stages.left_out import say_left_out
 from duihua.stages.prediction import outcome, say_outcome, say_plan
 from duihua.stages.stage_trainer import stage_trainer
@@ -60,16 +58,18 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
     sources = [open_source(source, context.data_directory) for source in config.sources]
     with current().in_turn():
         shards, repeats = token_shards(sources, config.sources, tokenizer, context.data_directory)
-    planned = None
+    planned = counted = None
     if config.dialled:
         again = [open_source(source, context.data_directory) for source in config.sources]  # which count for themselves
         heldout = held_out_documents(again)
         world = World(config, context, tokenizer, shards, repeats, heldout, language_model_loss)
         planned = plan(config, context, world, started)
-        config = planned.config
+        config, counted = planned.config, world.counted
         forget_peak(context.device)
     shape = config.shape.decoder(tokenizer.vocabulary_size, config.length)
-    network, first_loss = fresh_network(config, shape, shards, repeats, context.seed)
+    began = time.monotonic()
+    network, first_loss = fresh_network(config, shape, shards, repeats, context.seed, counted)
+    start_seconds = time.monotonic() - began
     batches = StreamedBatches(
         shards, repeats, config.rows, config.length, config.micro_batches, context.seed, tokenizer.end_of_text_id
     )
@@ -142,26 +142,12 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
     )
     save_bundle(context.directory, network, tokenizer, card)
     if planned is not None:
-        seconds = planned.setup_seconds + trained.seconds + time.monotonic() - ended
+        seconds = planned.setup_seconds + start_seconds + trained.seconds + time.monotonic() - ended
         metrics["prediction"] = outcome(planned, seconds, peak_memory(context.device), scores["all"].bits_per_byte)
         say_outcome(metrics["prediction"])
     result = StageResult(context.directory, metrics)
     result.save(context.directory)
     return result
-
-
-def fresh_network(
-    config: PretrainConfig, shape: DecoderConfig, shards: Sequence[Shard], repeats: Sequence[float], seed: int
-) -> tuple[Decoder, float]:
-    """A decoder with its first weights, and the loss in nats that training should begin at."""
-    network = Decoder(shape).initialise(seed)
-    if config.start == "random":
-        return network, math.log(shape.vocabulary_size)
-    parts = [(shard.ids, repeat) for shard, repeat in zip(shards, repeats, strict=True)]
-    bigrams = count_bigrams(parts, shape.vocabulary_size)
-    first_loss = start_from_bigrams(network, bigrams, smoothing=config.bigram_smoothing, seed=seed)
-    console.say(f"pretrain: starts from {len(bigrams.counts):,} counted bigrams, at a loss of about {first_loss:.2f}")
-    return network, first_loss
 
 
 def token_shards(

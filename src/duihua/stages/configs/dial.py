@@ -24,6 +24,7 @@ DERIVED = (
     "steps",
     *(f"optimizer.{name}" for name in RATES),
     "schedule.warmup_steps",
+    "start",
 )
 """What the dial sets where it is not stated."""
 HORIZONS = ("minutes", "tokens", "budget")

@@ -109,6 +109,14 @@ class ShapeConfig:
         with _as_field("shape."):
             self.decoder(1, 1).check_bigram_start()
 
+    def starts_from_bigrams(self) -> bool:
+        """Whether the shape goes with `start: bigrams`."""
+        try:
+            self.check_bigram_start()
+        except ConfigError:
+            return False
+        return True
+
 
 @contextmanager
 def _as_field(prefix: str = "") -> Iterator[None]:
@@ -130,7 +138,8 @@ class PretrainConfig:
     """The decoder."""
     start: Literal["random", "bigrams"] = "random"
     """First weights of embedding and head. bigrams: from how often each token follows each other in the text, counted in
-    seconds; what a short training would spend its first third on (models/bigram_start.py). Needs a head of its own."""
+    seconds; what a short training would spend its first third on (models/bigram_start.py). Needs a head of its own. The dial
+    sets it wherever the shape allows it."""
     bigram_smoothing: float = 300.0
     """With start bigrams: how many more tokens with usual followers each token is counted with."""
     length: int = 256

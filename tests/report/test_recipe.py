@@ -99,6 +99,14 @@ def test_a_wrong_recipe_is_refused_with_its_place(text: str, message: str) -> No
     assert message in refused(text)
 
 
+def test_prompts_that_do_not_fit_are_refused_before_the_first_stage() -> None:
+    road = "stages: [tokenizer, {pretrain: {length: %d}}, sft, {reward: {}}, {ppo: {prompt_tokens: 40, reply_tokens: 20}}]\n"
+    said = refused(road % 60)
+    assert "ppo.prompt_tokens: prompt_tokens 40 and reply_tokens 20 need a context of 61" in said
+    assert "the models of this recipe have 60" in said
+    assert len(read(road % 61).stages) == 5, "it fits to the token"
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

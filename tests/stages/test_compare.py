@@ -224,8 +224,10 @@ def test_a_judge_that_was_trained_against_is_said_and_another_tokenizer_refused(
     assert "was trained against" in said_there.out + said_there.err
     alien = Tokenizer.train(["quite another text, with other words"] * 4, 280)
     save_bundle(tmp_path / "alien", lab.decoder(1), alien, ModelCard(title="alien", stage="ppo"))
+    wrong = dataclasses.replace(context, directory=tmp_path / "wrong", inputs={**inputs, "ppo": tmp_path / "alien"})
     with pytest.raises(BundleError, match="another tokenizer"):
-        compare.run(config, dataclasses.replace(context, inputs={**inputs, "ppo": tmp_path / "alien"}))
+        compare.run(config, wrong)
+    assert not wrong.directory.exists(), "refused before anyone wrote a reply"
 
 
 # -- two halves -------------------------------------------------------------------------------------------------------

@@ -242,3 +242,12 @@ def test_a_best_without_evaluations_is_refused_before_training(tmp_path: Path) -
         trainer(tmp_path, None, keep_best="error")
     with pytest.raises(ConfigError, match="needs keep_best"):
         TrainerConfig(end_with="best")
+
+
+@pytest.mark.parametrize("figure", ["heldout_judge", "heldout_reward", "accuracy"])
+def test_to_keep_the_lowest_of_what_should_be_high_is_refused(figure: str) -> None:
+    with pytest.raises(ConfigError, match=f"lowest {figure} .* worst") as caught:
+        TrainerConfig(keep_best=figure)
+    assert caught.value.where == "best_is"
+    assert TrainerConfig(keep_best=figure, best_is="highest").keep_best == figure
+    assert TrainerConfig(keep_best="heldout_loss").best_is == "lowest"

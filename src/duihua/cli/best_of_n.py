@@ -48,8 +48,10 @@ def best_of_n(arguments: argparse.Namespace) -> dict[str, Any]:
     from duihua.stages.best_of_n import sample_candidates
     from duihua.stages.execution import settled
     from duihua.stages.judging import check_context, check_tokenizers
+    from duihua.stages.prompts import require_stop_token
     from duihua.stages.replies import engine_sampler
     from duihua.stages.scoring import reward_scorer
+    from duihua.text.chat_template import ChatTemplate
 
     with settled(arguments.device, arguments.threads, arguments.seed):
         policy = load_bundle(arguments.policy, arguments.device)
@@ -60,6 +62,7 @@ def best_of_n(arguments: argparse.Namespace) -> dict[str, Any]:
         room = min(policy.config.context, judge.config.context) - arguments.reply_tokens - 1
         longest = arguments.prompt_tokens or max(1, min(MOST_PROMPT_TOKENS, room))
         check_context("best-of-n", longest, arguments.reply_tokens, [policy, judge])
+        require_stop_token(ChatTemplate(policy.tokenizer), str(policy.directory))
         prompts = _prompts(arguments, policy, longest)
         sample = engine_sampler(
             *sampler_of, reply_tokens=arguments.reply_tokens, temperature=arguments.temperature, slots=arguments.slots

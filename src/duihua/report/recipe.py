@@ -24,6 +24,7 @@ from typing import Any
 from duihua.config import Located, build, load_yaml, override
 from duihua.config.mapping import suggestion
 from duihua.errors import ConfigError
+from duihua.report.recipe_context import check_contexts
 from duihua.report.recipe_cost import RecipeCost
 from duihua.stages import STAGES, Stage, find_stage
 from duihua.stages.configs.dial import names_in, stating
@@ -134,6 +135,7 @@ def parse_recipe(mapping: Mapping[str, Any], settings: Sequence[str] = (), name:
         config = build(each.stage.config_class(), configs[each.name], each.name)
         config = stating(config, names_in(configs[each.name] or {}), each.name)
         stages.append(PlannedStage(each.name, each.stage, config, _wire(each, stages)))
+    check_contexts(stages)
     cost = None if of_stages else head.cost
     about = {"en": head.about} if isinstance(head.about, str) else head.about
     return Recipe(head.recipe or name or "recipe", about, head.seed, head.threads, tuple(stages), cost)

@@ -78,6 +78,8 @@ def run(config: CompareConfig, context: StageContext) -> StageResult:
             remedy="Give another one as an input (" + ", ".join(TRAINED) + "), or a reward model for best-of-n",
         )
     check_context("compare", config.prompt_tokens, config.reply_tokens, [sft, judge.bundle, reward])
+    for role in roles:  # before any of them writes a reply
+        check_context("compare", config.prompt_tokens, config.reply_tokens, [load_policy(role, context, sft)])
     left_out, template = LeftOut(), ChatTemplate(sft.tokenizer)
     prompts = choose_prompts(
         "compare",

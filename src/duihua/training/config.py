@@ -127,6 +127,10 @@ class ScheduleConfig:
             )
 
 
+HIGHER_IS_BETTER = ("judge", "reward", "accuracy", "bleu", "chrf")
+"""Parts of the names of figures of which the lowest is never the best."""
+
+
 @dataclass(frozen=True)
 class TrainerConfig:
     """How the loop runs; nothing here changes what is learnt, save the clipping and the rounding of a shorter precision."""
@@ -194,6 +198,12 @@ class TrainerConfig:
                 f"must be 0 or above 1, found {self.spike_factor}",
                 where="spike_factor",
                 remedy="5 to 10 touches no ordinary step; 0 skips none",
+            )
+        if self.best_is == "lowest" and any(part in self.keep_best for part in HIGHER_IS_BETTER):
+            raise ConfigError(
+                f"the lowest {self.keep_best} would be kept, and that is the worst",
+                where="best_is",
+                remedy="Set best_is to highest",
             )
         if self.end_with == "best" and not self.keep_best:
             raise ConfigError(

@@ -3,7 +3,8 @@
     python benchmarks/throughput.py --nanogpt DIR --peer-python PEER/bin/python      # DIR: a snapshot of nanoGPT
     python benchmarks/throughput.py --systems duihua --shape race --breakdown
 
-Shapes. `13.8M`: a GPT-2 of 6 layers, 384 wide, 6 heads, 8,192 tokens, batch 16 x 256, AdamW in all systems, no dropout. `race`:
+Shapes. `13.8M`: a GPT-2 of 6 layers, 384 wide, 6 heads, 8,192 tokens, batch 16 x 256, AdamW in all systems, no dropout; as
+nanoGPT's training script has it, with the exact GELU and no biases in the products (transformers has both otherwise). `race`:
 what benchmarks/race/duihua.yaml trains, ours only, with Muon, whose orthogonalisation counts as work.
 
 A turn is a process of its own: the peak before, training on the ids of the race text for --seconds after three steps that do
@@ -77,7 +78,8 @@ def duihua_steps(given: argparse.Namespace) -> tuple[Step, int, int, float]:
         }
         sizes |= {"feed_forward_width": 4 * WIDTH, "context": LENGTH, "vocabulary_size": VOCABULARY}
         none = dict.fromkeys(("embedding_dropout", "attention_dropout", "residual_dropout"), 0.0)
-        shape, rows = dataclasses.replace(preset("gpt2"), **sizes, **none), ROWS
+        plain: dict[str, Any] = {"activation": "gelu", "attention_bias": False, "feed_forward_bias": False}
+        shape, rows = dataclasses.replace(preset("gpt2"), **sizes, **none, **plain), ROWS
         optimizer = OptimizerConfig(
             kind="adamw", learning_rate=RATE, beta1=BETAS[0], beta2=BETAS[1], weight_decay=DECAY
         )
@@ -120,7 +122,13 @@ def peer_steps(given: argparse.Namespace, system: str) -> tuple[Step, int, int, 
         import model as theirs  # type: ignore[import-not-found]
 
         settings = theirs.GPTConfig(
-            block_size=LENGTH, vocab_size=VOCABULARY, n_layer=LAYERS, n_head=HEADS, n_embd=WIDTH, dropout=0.0, bias=True
+            block_size=LENGTH,
+            vocab_size=VOCABULARY,
+            n_layer=LAYERS,
+            n_head=HEADS,
+            n_embd=WIDTH,
+            dropout=0.0,
+            bias=False,
         )
         model = theirs.GPT(settings)
         optimizer = model.configure_optimizers(DECAY, RATE, BETAS, "cpu")

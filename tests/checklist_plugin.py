@@ -13,13 +13,15 @@ the mutation survives and the run fails; so it does for any other exception, sin
 
 `wrong` is called with the right function first: `turned(right, *arguments)`, for a property with its getter. A constant is
 replaced by `wrong(right)`. `pytest -m checklist` prints the table and writes checklist.json beside it; a whole
-run that leaves a row without a test or without a rejected mutation fails.
+run that leaves a row without a test or without a rejected mutation fails. A run that held every row compares what it wrote
+with the pages of docs/alignment, and fails where they say something else.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Generator
@@ -122,11 +124,16 @@ class Row:
 
 
 class Checklist:
-    """The hooks. One object a session."""
+    """The hooks. One object a session. page_tool: the script that makes the pages of checklist.json."""
 
-    def __init__(self, config: pytest.Config, rows: range = ROWS) -> None:
+    def __init__(self, config: pytest.Config, rows: range = ROWS, page_tool: Path | None = None) -> None:
         self.config = config
         self.rows = {number: Row(number) for number in rows}
+        self.page_tool = page_tool
+        self.old_pages: list[str] = []
+        """What the pages say otherwise than this run, a line each."""
+        self.skipped: set[str] = set()
+        """Tests of the checklist that did not run here, for want of what they need: what they hold, this run cannot say."""
         self.ran = False
         self.worker = hasattr(config, "workerinput")
         """Whether this is a process of pytest-xdist that runs tests for another one, which counts them."""
@@ -166,7 +173,7 @@ class Checklist:
         """Write the rows into the report, which is all that a worker process sends to the one that counts."""
         report = yield
         numbers = [number for mark in item.iter_markers("checklist") for number in mark.args]
-        if numbers and (report.when == "call" or report.failed):
+        if numbers and (report.when == "call" or report.failed or report.skipped):
             mutation = mutation_of(item)
             report.user_properties.append((PROPERTY, {"rows": numbers, "mutation": mutation.what if mutation else ""}))
         return report
@@ -174,7 +181,9 @@ class Checklist:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note what each row's tests came to."""
         for name, said in report.user_properties:
-            if name == PROPERTY and (report.when == "call" or report.failed) and not self.worker:
+            if name == PROPERTY and report.skipped and not self.worker:
+                self.skipped.add(report.nodeid)
+            elif name == PROPERTY and (report.when == "call" or report.failed) and not self.worker:
                 self.ran = True
                 for number in said["rows"]:
                     self.rows[number].note(report.nodeid.partition("[")[0], said["mutation"], report.passed)
@@ -183,16 +192,28 @@ class Checklist:
         """Whether this run was asked for all tests, so that a row without one is a fault."""
         return self.config.args == [str(path) for path in self.config.getini("testpaths")]
 
+    def _complete(self) -> bool:
+        """Whether every test of the checklist was asked for, so that a page that names another one is wrong."""
+        fewer = ("keyword", "deselect", "ignore", "ignore_glob", "lf")
+        some = any(self.config.getoption(name, default=None) for name in fewer)
+        return self._whole() and not some and self.config.getoption("markexpr") in ("", "checklist")
+
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write the file; fail a whole run that leaves a row open."""
+        """Write the file; fail a whole run that leaves a row open, and one that the pages do not agree with."""
         alone = self.config.getoption("markexpr") == "checklist"
         everything = self._whole() and not self.config.getoption("keyword")
         if not self.ran or self.config.getoption("collectonly") or not (alone or everything):
             return
-        found = json.dumps([row.to_mapping() for row in self.rows.values()], indent=1, ensure_ascii=False)
-        (Path(self.config.rootpath) / FILE).write_text(found + "\n", encoding="utf-8")
-        if everything and session.exitstatus == 0 and not all(row.held for row in self.rows.values()):
+        found = [row.to_mapping() for row in self.rows.values()]
+        text = json.dumps(found, indent=1, ensure_ascii=False)
+        (Path(self.config.rootpath) / FILE).write_text(text + "\n", encoding="utf-8")
+        held = all(row.held for row in self.rows.values())
+        if everything and session.exitstatus == 0 and not held:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self.page_tool is not None and held and not self.skipped and self._complete():
+            self.old_pages = _load(self.page_tool).differences(found)
+            if self.old_pages and session.exitstatus == 0:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table, where the checklist was asked for or a row is open."""
@@ -209,6 +230,10 @@ class Checklist:
             terminalreporter.line(f"{row.number:>2}  {state}  {len(row.tests):>2} tests  rejected: {what}")
             for fault in row.faults:
                 terminalreporter.line(f"          {fault}")
+        for difference in self.old_pages:
+            terminalreporter.line(difference, red=True)
+        if self.old_pages:
+            terminalreporter.line(f"Write them from this run: python tools/make_checklist_page.py {FILE}", red=True)
 
 
 def mutation_of(item: pytest.Item) -> Mutation | None:
@@ -218,8 +243,18 @@ def mutation_of(item: pytest.Item) -> Mutation | None:
     return found if isinstance(found, Mutation) else None
 
 
-def register(config: pytest.Config, rows: range = ROWS) -> None:
-    """Called by the conftest: markers and hooks."""
+def _load(script: Path) -> Any:
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def register(config: pytest.Config, rows: range = ROWS, page_tool: Path | None = None) -> None:
+    """Called by the conftest: markers and hooks. page_tool: as in `Checklist`."""
     config.addinivalue_line("markers", "checklist(*rows): the test holds these rows of the alignment checklist")
     config.addinivalue_line("markers", "mutation(what, target, wrong): a way of being wrong that the test must reject")
-    config.pluginmanager.register(Checklist(config, rows), "alignment-checklist")
+    config.pluginmanager.register(Checklist(config, rows, page_tool), "alignment-checklist")

@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     plugin = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = plugin  # dataclasses look their module up by name
     spec.loader.exec_module(plugin)
-    plugin.register(config)
+    plugin.register(config, page_tool=Path(__file__).parent.parent / "tools" / "make_checklist_page.py")
 
 
 def cache_folder(request: pytest.FixtureRequest, factory: pytest.TempPathFactory, name: str) -> Path:

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,14 @@ plugin = importlib.util.module_from_spec(spec)
 sys.modules[spec.name] = plugin
 spec.loader.exec_module(plugin)
 def pytest_configure(config):
-    plugin.register(config, range(1, ROWS))
+    plugin.register(config, range(1, ROWS), TOOL)
+"""
+TOOL = """
+import json, pathlib
+HERE = pathlib.Path(__file__).parent
+def differences(rows):
+    said = json.loads((HERE / "page.json").read_text(encoding="utf-8"))
+    return [] if said == rows else ["page.md:1 is not what the run found"]
 """
 MODULE = """
 import pytest
@@ -43,13 +51,26 @@ def tool() -> ModuleType:
     return module
 
 
-def inner(pytester: pytest.Pytester, rows: int = 2, more: str = "", rest: str = "") -> pytest.RunResult:
-    """A run of pytest with the plugin over one small test file."""
+def inner(
+    pytester: pytest.Pytester,
+    rows: int = 2,
+    more: str = "",
+    rest: str = "",
+    page: Any = None,
+    chosen: tuple[str, ...] = (),
+) -> pytest.RunResult:
+    """A run of pytest with the plugin over one small test file. page: the rows as a page says them, None for no page.
+    chosen: further arguments."""
     path = str(ROOT / "tests" / "checklist_plugin.py")
-    pytester.makeconftest(CONFTEST.replace("PATH", repr(path)).replace("ROWS", str(rows)))
+    tool = "None"
+    if page is not None:
+        pytester.makepyfile(inner_page_tool=TOOL)
+        (pytester.path / "page.json").write_text(json.dumps(page), encoding="utf-8")
+        tool = f"__import__('pathlib').Path({str(pytester.path / 'inner_page_tool.py')!r})"
+    pytester.makeconftest(CONFTEST.replace("PATH", repr(path)).replace("ROWS", str(rows)).replace("TOOL", tool))
     pytester.makepyfile(test_inner=MODULE.format(more=more, rest=rest))
     pytester.makeini("[pytest]\ntestpaths = test_inner.py\naddopts = --import-mode=importlib -p no:cacheprovider")
-    return pytester.runpytest_inprocess("-m", "checklist")
+    return pytester.runpytest_inprocess("-m", "checklist", *chosen)
 
 
 def test_a_rejected_mutation_holds_the_row_and_is_written_down(pytester: pytest.Pytester) -> None:
@@ -81,11 +102,36 @@ def test_a_whole_run_that_leaves_a_row_open_fails(pytester: pytest.Pytester) -> 
     found.stdout.fnmatch_lines(["*alignment checklist: 1 of 2 rows held*"])
 
 
+HELD = {
+    "number": 1, "tests": ["test_inner.py::test_case_is_dropped"], "mutation": "letters are dropped",
+    "rejected_by": ["test_inner.py::test_case_is_dropped"],
+}  # fmt: skip
+
+
+def test_a_run_that_agrees_with_the_page_passes(pytester: pytest.Pytester) -> None:
+    assert inner(pytester, page=[HELD]).ret == 0
+
+
+def test_a_run_that_found_another_thing_than_the_page_says_fails(pytester: pytest.Pytester) -> None:
+    found = inner(pytester, page=[{**HELD, "mutation": "letters are doubled"}])
+    found.assert_outcomes(passed=2)
+    assert found.ret == 1
+    found.stdout.fnmatch_lines(["*page.md:1 is not what the run found*", "*make_checklist_page.py checklist.json*"])
+
+
+def test_a_run_of_some_tests_alone_is_not_compared_with_the_page(pytester: pytest.Pytester) -> None:
+    """Nor one in which a test was skipped, which holds its row elsewhere."""
+    assert inner(pytester, page=[], chosen=("-k", "case")).ret == 0
+    skipped = "@pytest.mark.checklist(1)\ndef test_elsewhere():\n    pytest.skip('not here')\n"
+    found = inner(pytester, page=[], rest=skipped)
+    found.assert_outcomes(passed=2, skipped=1)
+    assert found.ret == 0
+
+
 def test_the_pages_are_up_to_date(tool: ModuleType) -> None:
+    """By the marks, without running anything; a run of all rows compares them with what it found (checklist_plugin.py)."""
     rows = tool.declared(ROOT / "tests")
-    for language, path in tool.PAGES.items():
-        said = f"{path.name} is old: run python tools/make_checklist_page.py --declared"
-        assert path.read_text(encoding="utf-8") == tool.page(rows, language), said
+    assert tool.differences(rows) == [], "run python -m pytest -m checklist, then python tools/make_checklist_page.py"
     assert len(rows) == 30
     for row in rows:
         assert row["tests"] and row["mutation"] and row["rejected_by"], f"row {row['number']} is open"
@@ -93,5 +139,16 @@ def test_the_pages_are_up_to_date(tool: ModuleType) -> None:
 
 def test_a_test_that_is_renamed_makes_the_pages_old(tool: ModuleType) -> None:
     rows = tool.declared(ROOT / "tests")
+    renamed = rows[4]["tests"][0].rpartition("::")[2]
+    known = tool.differences(rows)
     rows[4]["tests"][0] += "_again"
-    assert tool.PAGES["en"].read_text(encoding="utf-8") != tool.page(rows, "en")
+    english, chinese = (line for line in tool.differences(rows) if line not in known)
+    assert english.startswith("docs/alignment/checklist.md:13 ")
+    assert chinese.startswith("docs/alignment/checklist.zh.md:13 ")
+    assert f"lacks `{renamed}_again`; has `{renamed}`" in english
+
+
+def test_a_page_that_is_missing_is_named(tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    monkeypatch.setattr(tool, "PAGES", {"en": tmp_path / "docs" / "checklist.md"})
+    assert tool.differences(tool.declared(ROOT / "tests")) == ["docs/checklist.md does not exist"]

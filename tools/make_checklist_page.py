@@ -5,8 +5,9 @@
     python tools/make_checklist_page.py --declared                  # the same from the marks in the tests, without running
     python tools/make_checklist_page.py --declared --check          # writes nothing; fails where a page is not up to date
 
-Why from a run: a page that says which test holds what is only worth reading when the test did hold it. The marks say the
-same without running anything, which is how a test sees that the pages are up to date.
+Why from a run: a page that says which test holds what is only worth reading when the test did hold it. So a run of all rows
+compares the pages with the checklist.json that it wrote, and fails where they differ (tests/checklist_plugin.py). The marks
+should say the same without running anything, which is how a quick test sees that the pages are up to date.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -127,7 +130,8 @@ WORDS: dict[Language, dict[str, str]] = {
         "the tests that hold one of them, with numbers that can be checked by hand, and at least one mutation: the detail "
         "turned off or made wrong in the running code, which the named tests then reject. `python -m pytest -m checklist` "
         "runs all of it, prints the table and writes `checklist.json`, from which `python tools/make_checklist_page.py` "
-        "makes this page. The sources of each detail are named where it is computed, mostly in "
+        "makes this page; a run of all tests fails where the page says something else. The sources of each detail are named "
+        "where it is computed, mostly in "
         "`src/duihua/stages/ppo_math.py`, `rollout.py` and `reward.py`.",
         "head": "| row | detail | tests | mutation that is rejected |",
         "by": "rejected by",
@@ -139,7 +143,8 @@ WORDS: dict[Language, dict[str, str]] = {
         "about": "偏好训练有三十个细节，做错了往往看起来仍然正常。下表每一行列出守住其中一个细节的"
         "测试（数字可以手算核对），以及至少一个变异："
         "在运行的代码里把这个细节关掉或改错，所列测试必须拒绝它。`python -m pytest -m checklist` 运行全部内容，打印表格并写出 "
-        "`checklist.json`，`python tools/make_checklist_page.py` 再由它生成本页。每个细节的出处写在计算它的代码旁，主要在 "
+        "`checklist.json`，`python tools/make_checklist_page.py` 再由它生成本页；运行全部测试时，本页与结果不符即失败。"
+        "每个细节的出处写在计算它的代码旁，主要在 "
         "`src/duihua/stages/ppo_math.py`、`rollout.py` 和 `reward.py`。",
         "head": "| 行 | 细节 | 测试 | 被拒绝的变异 |",
         "by": "拒绝者",
@@ -199,6 +204,28 @@ def page(rows: Sequence[dict[str, Any]], language: Language) -> str:
     return "\n".join(lines)
 
 
+def differences(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Where the pages as they are say otherwise than the rows of a run: a line for each line of a page; none, if nowhere."""
+    found: list[str] = []
+    for language, path in PAGES.items():
+        name = path.relative_to(ROOT).as_posix()
+        if not path.is_file():
+            found.append(f"{name} does not exist")
+            continue
+        wanted, there = page(rows, language).splitlines(), path.read_text(encoding="utf-8").splitlines()
+        for number, (run, said) in enumerate(zip_longest(wanted, there, fillvalue=""), start=1):
+            if run != said:
+                found.append(f"{name}:{number} is not what the run found: {_apart(run, said)}")
+    return found
+
+
+def _apart(run: str, said: str) -> str:
+    """What stands in one line of a page and not in the other, by the tests and mutations that a line lists."""
+    new, old = ({part.strip() for part in re.split(r"<br>|; |, |: |[()|]", line)} for line in (run, said))
+    parts = [f"{what} {', '.join(sorted(of))}" for what, of in (("lacks", new - old), ("has", old - new)) if of]
+    return "; ".join(parts) or "another order or spacing"
+
+
 def main(argv: Sequence[str]) -> int:
     """Write the pages, or compare them; 1 where one is not up to date."""
     parser = argparse.ArgumentParser(description="Write docs/alignment/checklist.md and its Chinese twin.")
@@ -214,20 +241,17 @@ def main(argv: Sequence[str]) -> int:
         rows = declared(ROOT / "tests")
     else:
         rows = json.loads(Path(arguments.file).read_text(encoding="utf-8"))
-    stale = 0
+    if arguments.check:
+        found = differences(rows)
+        for line in found:
+            print(line, file=sys.stderr)
+        if found:
+            print("Write them anew: python tools/make_checklist_page.py", file=sys.stderr)
+        return int(bool(found))
     for language, path in PAGES.items():
-        text = page(rows, language)
-        if arguments.check:
-            if not path.is_file() or path.read_text(encoding="utf-8") != text:
-                print(
-                    f"{path.relative_to(ROOT)} is not up to date: run python tools/make_checklist_page.py",
-                    file=sys.stderr,
-                )
-                stale = 1
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    return stale
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page(rows, language), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":

@@ -37,11 +37,13 @@ class Lab:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
 
-    def decoder(self, seed: int = 0, context: int = 64) -> Decoder:
-        """A random decoder whose blocks do something (the ordinary start makes them the identity)."""
+    def decoder(self, seed: int = 0, context: int = 64, dropout: float = 0.0) -> Decoder:
+        """A random decoder whose blocks do something (the ordinary start makes them the identity). dropout: at all three
+        places that have one."""
         shape = DecoderConfig(
             vocabulary_size=self.tokenizer.vocabulary_size, width=32, layers=2, heads=2, key_value_heads=1,
-            head_width=16, feed_forward_width=48, context=context,
+            head_width=16, feed_forward_width=48, context=context, embedding_dropout=dropout,
+            attention_dropout=dropout, residual_dropout=dropout,
         )  # fmt: skip
         decoder = Decoder(shape).initialise(seed)
         generator = torch.Generator().manual_seed(seed)
@@ -63,8 +65,8 @@ class Lab:
     def config(self, **changes: Any) -> PPOConfig:
         """A PPO run of a second or two."""
         base = PPOConfig(
-            sources=(), iterations=12, rollout_prompts=32, minibatches=2, micro_batch=16, reply_tokens=8,
-            missing_end="none", stop_kl=0.0, samples=2, slots=32,
+            sources=(SourceConfig(name="tiny-chat"),), iterations=12, rollout_prompts=32, minibatches=2, micro_batch=16,
+            reply_tokens=8, missing_end="none", stop_kl=0.0, samples=2, slots=32,
             optimizer=OptimizerConfig(kind="adamw", learning_rate=4e-3, beta1=0.9, beta2=0.999, epsilon=1e-5),
             trainer=TrainerConfig(log_every=1, checkpoint_seconds=1e9),
         )  # fmt: skip
@@ -106,8 +108,9 @@ class Lab:
 
     # -- files for whole stages ---------------------------------------------------------------------------------------
 
-    def policy_bundle(self, directory: Path, seed: int = 0) -> Path:
-        save_bundle(directory, self.decoder(seed), self.tokenizer, ModelCard(title="tiny", stage="sft"))
+    def policy_bundle(self, directory: Path, seed: int = 0, dropout: float = 0.0) -> Path:
+        policy = self.decoder(seed, dropout=dropout)
+        save_bundle(directory, policy, self.tokenizer, ModelCard(title="tiny", stage="sft"))
         return directory
 
     def conversations(self, folder: Path, count: int = 400) -> SourceConfig:

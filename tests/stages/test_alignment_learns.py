@@ -8,12 +8,18 @@ not matter (whitening without the pads), and the reward always pays for going fu
 policy at home.
 
 The best policy for a penalty beta tilts the first token by exp(reward / beta); with 4 / beta = 8 it earns 1.5 more than
-chance and stands 1.1 nats from the reference. A run is right when it gains MARGIN and stays inside BUDGET.
+chance and stands 1.1 nats from the reference. A run is right when it gains MARGIN and stays inside BUDGET; one fault, old
+log-probabilities that follow the policy, needs many epochs on each rollout to show, for which `FEW_ROLLOUTS` has a lower
+margin that the right code clears and the wrong one does not.
+
+All learning tests together, these and test_reward_learns.py, take 1.5 minutes of one core's time (`pytest -m learning`; 3.2
+minutes beside two other programs on two cores); CI has 6 minutes for them.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +53,7 @@ MARGIN = 0.65
 BUDGET = 2.7
 """How far the policy may be from the reference, in nats a reply."""
 SCALE, CONSTANT = 4.0, 6.0
+SEEDS = (1, 2, 3)
 
 
 class Letters:
@@ -153,12 +160,16 @@ def learnt(directory: Path, config: PPOConfig | GRPOConfig, seed: int = 1, sampl
     return compare(start, policy, scorer, prompts(160)[64:], tokenizer, asked, seed=9)
 
 
-def is_right(found: Comparison) -> bool:
+def is_right(found: Comparison, margin: float = MARGIN) -> bool:
     """It has learnt, and stayed near."""
-    return found.gain.value > MARGIN and 0.0 < found.kl < BUDGET
+    return found.gain.value > margin and 0.0 < found.kl < BUDGET
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+def said(found: Comparison) -> str:
+    return f"gain {found.gain.value:.2f}, KL {found.kl:.2f}"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(
     "config",
     [ppo_settings(), group_settings(), group_settings(kind="rloo")],
@@ -166,8 +177,8 @@ def is_right(found: Comparison) -> bool:
 )
 def test_the_reward_rises_inside_the_budget(tmp_path: Path, config: PPOConfig | GRPOConfig, seed: int) -> None:
     found = learnt(tmp_path, config, seed)
-    assert found.gain.value > MARGIN and found.gain.value > 3 * found.gain.standard_error
-    assert 0.0 < found.kl < BUDGET
+    assert is_right(found), said(found)
+    assert found.gain.value > 3 * found.gain.standard_error
 
 
 # -- the ten ways of being wrong --------------------------------------------------------------------------------------
@@ -264,22 +275,16 @@ def old_log_probabilities_of_each_epoch(patch: Patch) -> None:
     patch.setattr(Rollout, "next", following)
 
 
-def nothing(patch: Patch) -> None:
-    """For faults that stand in the settings."""
-
-
 @dataclass(frozen=True)
 class Fault:
-    """One way of being wrong, in the code or in the settings. changes: of the task, for which the right code is right too."""
+    """One way of being wrong, in the code and in the settings. sampled_at: as in `learnt`."""
 
     name: str
     apply: Callable[[Patch], None]
     settings: tuple[tuple[str, Any], ...] = ()
     sampled_at: float = 0.0
-    many_epochs: bool = False
 
 
-MANY_EPOCHS: dict[str, Any] = {"epochs": 12, "iterations": 12, "clip": 0.1}
 FAULTS: tuple[Fault, ...] = (
     Fault("the sign of the advantage", flipped_advantage),
     Fault("the score one token late", score_one_token_late),
@@ -289,8 +294,6 @@ FAULTS: tuple[Fault, ...] = (
     Fault("the reference follows the policy", reference_follows_the_policy),
     Fault("advantages run forwards", advantages_run_forwards),
     Fault("prompt tokens in the loss", prompt_in_the_loss),
-    Fault("no KL penalty", nothing, (("kl_coefficient", 0.0),)),
-    Fault("old log-probabilities of each epoch", old_log_probabilities_of_each_epoch, many_epochs=True),
 )
 
 
@@ -298,16 +301,38 @@ FAULTS: tuple[Fault, ...] = (
 def test_a_broken_variant_misses_the_margin_or_the_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
-    config = ppo_settings(**(MANY_EPOCHS if fault.many_epochs else {}))
     fault.apply(monkeypatch)
-    found = learnt(tmp_path, replace(config, **dict(fault.settings)), sampled_at=fault.sampled_at)
-    assert not is_right(found), f"gain {found.gain.value:.2f}, KL {found.kl:.2f}"
+    found = learnt(tmp_path, ppo_settings(**dict(fault.settings)), sampled_at=fault.sampled_at)
+    assert not is_right(found), said(found)
 
 
-def test_the_right_code_stays_inside_the_budget_with_many_epochs(tmp_path: Path) -> None:
-    """Twelve epochs on each rollout and a narrow clip, which holds the policy back: a smaller gain, and no escape."""
-    found = learnt(tmp_path, ppo_settings(**MANY_EPOCHS))
-    assert found.gain.value > 0.3 and 0.0 < found.kl < BUDGET
+def test_without_the_kl_penalty_the_policy_leaves_the_budget(tmp_path: Path) -> None:
+    """And for no other reason is it wrong: it earns what it should, since every step away from home is paid for."""
+    found = learnt(tmp_path, ppo_settings(kl_coefficient=0.0))
+    assert found.kl > BUDGET and found.gain.value > MARGIN, said(found)
+
+
+FEW_ROLLOUTS: dict[str, Any] = {"epochs": 12, "iterations": 12, "clip": 0.1}
+FEW_ROLLOUTS_MARGIN = 0.3
+"""Half the rollouts, twelve epochs on each and a narrow clip, which holds the policy back: a smaller gain, and no escape.
+Measured over the three seeds: the right code gains 0.59 to 0.77 at 0.8 to 1.2 nats; old log-probabilities that are computed
+anew in each epoch, so that the clip starts from wherever the policy has got to, -0.03 to 0.24 at 3.3 to 3.6 nats."""
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_clip_holds_over_many_epochs(tmp_path: Path, seed: int) -> None:
+    found = learnt(tmp_path, ppo_settings(**FEW_ROLLOUTS), seed)
+    assert is_right(found, FEW_ROLLOUTS_MARGIN), said(found)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_old_log_probabilities_of_each_epoch_let_it_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """The tenth fault, by the bar that the right code clears in the test above, and beyond the budget by itself."""
+    old_log_probabilities_of_each_epoch(monkeypatch)
+    found = learnt(tmp_path, ppo_settings(**FEW_ROLLOUTS), seed)
+    assert not is_right(found, FEW_ROLLOUTS_MARGIN) and found.kl > BUDGET, said(found)
 
 
 # -- DPO --------------------------------------------------------------------------------------------------------------
@@ -332,10 +357,10 @@ def rule_trees(count: int, seed: int, coin: bool = False) -> list[Tree]:
 
 
 def dpo_accuracy(directory: Path, coin: bool = False, **changes: Any) -> float:
-    """Share of 200 held-out pairs that the rule's DPO policy has the right way round."""
+    """Share of 200 held-out pairs, of the rule or of a coin, that the DPO policy has the right way round."""
     config = replace(DPOConfig(), row_tokens=64, micro_batch_tokens=1024, optimizer=adam(1e-2), **changes)
     policy = random_decoder(2)
-    train, heldout = rule_trees(640, 1, coin), rule_trees(200, 2)
+    train, heldout = rule_trees(640, 1, coin), rule_trees(200, 2, coin)
 
     def read(trees: list[Tree]) -> Tensor:
         return all_log_probabilities(policy, trees, 64, 1024, pad_id=0)
@@ -359,5 +384,5 @@ def test_dpo_learns_a_rule_that_holds_on_held_out_pairs(tmp_path: Path, changes:
 
 
 def test_dpo_learns_nothing_from_a_coin(tmp_path: Path) -> None:
-    """Negative control: 200 pairs have a standard error of 0.035, and the replies are no rule's."""
-    assert abs(dpo_accuracy(tmp_path, coin=True) - 0.5) < 0.25
+    """Negative control: whatever was learnt, 200 held-out tosses are right by chance, within 3 standard errors of it."""
+    assert abs(dpo_accuracy(tmp_path, coin=True) - 0.5) < 3 * math.sqrt(0.25 / 200)

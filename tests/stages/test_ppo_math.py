@@ -59,6 +59,58 @@ def test_gae_equals_its_definition(gamma: float, lam: float) -> None:
     assert not torch.allclose(forwards, expected, atol=1e-2), "GAE run forwards in time must not pass"
 
 
+def advantages_as_cleanrl(
+    rewards: Tensor, values: Tensor, starts: Tensor, last_value: float, last_done: float, gamma: float, lam: float
+) -> Tensor:
+    """The recurrence of cleanrl's ppo.py (github.com/vwxyzjn/cleanrl, Huang et al. 2022), written anew, for one environment.
+
+    Steps follow one another through the ends of episodes; starts: 1 where a step begins a new episode, so that neither a
+    value nor an advantage reaches back over it. last_value, last_done: of the step behind the last.
+    """
+    advantages, lastgaelam = torch.zeros_like(rewards), torch.zeros(())
+    for t in reversed(range(len(rewards))):
+        if t == len(rewards) - 1:
+            nextnonterminal, nextvalues = 1.0 - last_done, torch.tensor(last_value)
+        else:
+            nextnonterminal, nextvalues = 1.0 - float(starts[t + 1]), values[t + 1]
+        delta = rewards[t] + gamma * nextvalues * nextnonterminal - values[t]
+        advantages[t] = lastgaelam = delta + gamma * lam * nextnonterminal * lastgaelam
+    return advantages
+
+
+@pytest.mark.checklist(15)
+@pytest.mark.mutation(
+    "a reply goes on behind its last token",
+    "duihua.stages.ppo_math:generalized_advantages",
+    lambda right, r, v, m, **k: right(r, v, torch.ones_like(m), **k),
+)
+@pytest.mark.mutation(
+    "the discount is not applied",
+    "duihua.stages.ppo_math:generalized_advantages",
+    lambda right, r, v, m, **k: right(r, v, m, **{**k, "gamma": 1.0}),
+)
+@pytest.mark.mutation(
+    "the error of one step alone is taken",
+    "duihua.stages.ppo_math:generalized_advantages",
+    lambda right, r, v, m, **k: right(r, v, m, **{**k, "lam": 0.0}),
+)
+def test_gae_equals_the_recurrence_of_cleanrl_over_replies_laid_end_to_end() -> None:
+    """Each reply is an episode; one behind the other they are one environment's steps, each ending where the next begins."""
+    rewards, values, mask = ragged(rows=8, seed=5)
+    starts = torch.zeros_like(rewards)
+    starts[:, 0] = 1.0
+    steps = rewards[mask], values[mask], starts[mask]
+    for gamma, lam in ((0.99, 0.95), (0.9, 0.8)):
+        expected = advantages_as_cleanrl(*steps, last_value=-77.0, last_done=1.0, gamma=gamma, lam=lam)
+        advantages, returns = generalized_advantages(rewards, values, mask, gamma=gamma, lam=lam)
+        torch.testing.assert_close(advantages[mask], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(returns[mask], expected + values[mask], rtol=0, atol=1e-5)
+        endless = advantages_as_cleanrl(
+            steps[0], steps[1], torch.zeros_like(steps[2]), last_value=0.0, last_done=1.0, gamma=gamma, lam=lam
+        )
+        assert not torch.allclose(endless, expected, atol=1e-2), "replies that run into one another must not pass"
+
+
 @pytest.mark.checklist(15)
 @pytest.mark.mutation(
     "advantages are summed forwards in time",

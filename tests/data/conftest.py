@@ -35,6 +35,27 @@ DPO = [
     }
     for index in range(20)
 ]
+GLAIVE = [
+    {
+        "conversations": [
+            {"from": "human", "value": "Weather in Rome?"},
+            {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "Rome"}}'},
+            {"from": "observation", "value": '{"celsius": 21}'},
+            {"from": "gpt", "value": "It is 21 degrees."},
+        ],
+        "tools": '[{"name": "weather", "description": "Weather now", "parameters": {"type": "object"}}]',
+    },
+    {"conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}], "tools": "[]"},
+    {
+        "conversations": [
+            {"from": "human", "value": "Weather?"},
+            {"from": "gpt", "value": "Where?"},
+            {"from": "observation", "value": "{}"},
+            {"from": "gpt", "value": "Nowhere."},
+        ],
+        "tools": "[]",
+    },
+]
 
 
 def _zip(path: Path, members: dict[str, bytes]) -> None:
@@ -112,6 +133,8 @@ def tiny_archives(tmp_path: Path) -> Path:
             "llamafactory-0.9.5/data/alpaca_zh_demo.json": json.dumps(
                 [{"instruction": "写诗", "input": "", "output": "春眠不觉晓"}]
             ).encode(),
+            "llamafactory-0.9.5/data/glaive_toolcall_en_demo.json": json.dumps(GLAIVE).encode(),
+            "llamafactory-0.9.5/data/glaive_toolcall_zh_demo.json": json.dumps(GLAIVE).encode(),
             "llamafactory-0.9.5/data/dpo_en_demo.json": json.dumps(DPO).encode(),
             "llamafactory-0.9.5/data/dpo_zh_demo.json": json.dumps(DPO).encode(),
         },

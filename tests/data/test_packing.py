@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duihua.data.packing import (
+    ANSWER_APART,
     NOTHING_TO_LEARN,
     SPLIT,
     TURN_TOO_LONG,
@@ -33,7 +34,7 @@ class Encoded:
 
 
 class OneIdAWord:
-    """ChatML with one id a word: START role words END; a word is its own number, roles are 0, 1, 2."""
+    """ChatML with one id a word: START role words END; a word is its own number, roles are 0, 1, 2, 3."""
 
     def encode(self, messages: list[Message]) -> Encoded:
         ids: list[int] = []
@@ -41,7 +42,7 @@ class OneIdAWord:
         for message in messages:
             words = [int(word) for word in message["content"].split()]
             speaks = message["role"] == "assistant"
-            ids += [START, ("system", "user", "assistant").index(message["role"]), *words, END]
+            ids += [START, ("system", "user", "assistant", "tool").index(message["role"]), *words, END]
             mask += [False, False, *[speaks] * len(words), speaks]
         return Encoded(ids, mask)
 
@@ -109,6 +110,20 @@ def test_a_turn_longer_than_a_row_is_left_out_and_counted() -> None:
     made = encode_conversations([conversation(long_user, "6", "7", "8")], OneIdAWord(), 16, "split")
     assert [e.token_ids.tolist() for e in made.examples] == [[START, 1, 7, END, START, 2, 8, END]]
     assert made.left_out == {TURN_TOO_LONG: 1, SPLIT: 1}
+
+
+def test_a_split_never_begins_with_a_tools_answer() -> None:
+    turns = [("user", "5"), ("assistant", "6"), ("tool", "7"), ("assistant", "8"), ("user", "9"), ("assistant", "10")]
+    called = Conversation([{"role": role, "content": text} for role, text in turns], "test", "en")
+    made = encode_conversations([called], OneIdAWord(), 10, "split")
+    first = [START, 1, 5, END, START, 2, 6, END]
+    assert [e.token_ids.tolist() for e in made.examples] == [first, [START, 1, 9, END, START, 2, 10, END]]
+    assert made.left_out == {ANSWER_APART: 1, SPLIT: 1}
+    spoken = Conversation(
+        [{**m, "role": "user" if m["role"] == "tool" else m["role"]} for m in called.messages], "", ""
+    )
+    apart = encode_conversations([spoken], OneIdAWord(), 10, "split")  # control: what a person says may begin a split
+    assert [START, 1, 7, END, START, 2, 8, END] in [e.token_ids.tolist() for e in apart.examples]
 
 
 def test_a_conversation_without_assistant_is_counted() -> None:

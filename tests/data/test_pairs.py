@@ -11,7 +11,7 @@ from duihua.data.pairs import (
     sampled_pairs,
     shuffled,
 )
-from duihua.data.records import Conversation, LeftOut
+from duihua.data.records import Conversation, LeftOut, Message
 
 
 def conversation(*texts: str, source: str = "s") -> Conversation:
@@ -31,6 +31,19 @@ def test_each_conversation_gives_one_exchange_that_ends_with_the_users_words() -
     place = len(found[0].prompt)
     assert found[0].reply == talk.messages[place]["content"]
     assert found == exchanges([conversation("x", "y"), talk], LeftOut())[1:], "neighbours change nothing"
+
+
+def test_what_follows_a_tools_answer_is_no_exchange_and_the_tools_are_part_of_the_prompt() -> None:
+    def called(name: str) -> Conversation:
+        tools = [{"type": "function", "function": {"name": name}}]
+        turns = [("user", "q"), ("assistant", "call"), ("tool", "21"), ("assistant", "It is 21.")]
+        messages = [Message(role=role, content=content) for role, content in turns]
+        return Conversation([{"role": "system", "content": "", "tools": tools}, *messages], "s", "en")
+
+    found = exchanges([called("weather"), called("clock"), called("clock")], LeftOut(), turns=2)
+    assert [e.reply for e in found] == ["call", "call"]
+    assert all(e.prompt[0]["tools"] and e.prompt[-1]["role"] == "user" for e in found)
+    assert len({e.key for e in found}) == 2
 
 
 def test_different_conversations_use_different_turns() -> None:

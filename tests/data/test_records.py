@@ -90,6 +90,11 @@ def test_text_and_first_message_of_each_kind() -> None:
     assert first_user_message(preference.prompt) == "q"
     assert record_text(conversation("q", "r")) == "q\nr"
     assert first_user_message([]) == ""
+    tools = [{"type": "function", "function": {"name": "天气"}}]
+    called = Conversation(
+        [{"role": "system", "content": "s", "tools": tools}, *conversation("q", "r").messages], "t", "en"
+    )
+    assert record_text(called) == '{"type": "function", "function": {"name": "天气"}}\ns\nq\nr'
 
 
 def test_data_directory_is_the_flag_then_the_environment_then_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,15 @@ import pytest
 
 from duihua.data.archives import find_archive, starter_archives
 from duihua.data.home import data_directory
-from duihua.data.records import Conversation, Document, Preference, Record, is_held_out, normalised
+from duihua.data.records import (
+    Conversation,
+    Document,
+    Preference,
+    Record,
+    first_user_message,
+    is_held_out,
+    normalised,
+)
 from duihua.data.source import KNOWN_SOURCES, Source, SourceConfig, open_source
 from duihua.data.starter import chitchat, texts
 from duihua.data.starter.base import StarterSource
@@ -28,6 +36,11 @@ def everything(source: Source) -> list[Record]:
 def contents(record: Record) -> list[str]:
     assert isinstance(record, Conversation)
     return [message["content"] for message in record.messages]
+
+
+def opening(record: Record) -> str:
+    assert isinstance(record, Conversation)
+    return first_user_message(record.messages)
 
 
 def test_chatterbot_gives_pairs_and_counts_what_it_leaves_out(tiny_home: Path) -> None:
@@ -108,6 +121,24 @@ def test_alpaca_joins_instruction_and_input(tiny_home: Path) -> None:
     source = open_source(SourceConfig(name="alpaca-en"), tiny_home)
     assert list(map(contents, everything(source))) == [["Add\n1 and 2", "3"]]
     assert dict(source.left_out.counts) == {"empty message": 1}
+
+
+def test_glaive_calls_become_the_assistants_words_and_an_answer_without_a_call_is_counted(tiny_home: Path) -> None:
+    source = open_source(SourceConfig(name="glaive-en"), tiny_home)
+    with_tools, without = sorted(everything(source), key=lambda record: "Rome" not in opening(record))
+    assert isinstance(with_tools, Conversation) and isinstance(without, Conversation)
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome"}}\n</tool_call>'
+    schema = {"name": "weather", "description": "Weather now", "parameters": {"type": "object"}}
+    assert with_tools.messages == [
+        {"role": "system", "content": "", "tools": [{"type": "function", "function": schema}]},
+        {"role": "user", "content": "Weather in Rome?"},
+        {"role": "assistant", "content": call},
+        {"role": "tool", "content": '{"celsius": 21}'},
+        {"role": "assistant", "content": "It is 21 degrees."},
+    ]
+    assert contents(without) == ["Hello", "Hi"]
+    assert dict(source.left_out.counts) == {"a tool's answer without a call": 1}
+    assert "record 3: conversations[2]" in source.left_out.first_place["a tool's answer without a call"]
 
 
 def test_preferences_keep_their_system_message_and_hold_out_a_fifth(tiny_home: Path) -> None:
@@ -227,7 +258,7 @@ def test_real_source_has_the_stated_counts_and_a_clean_split(name: str) -> None:
     assert (len(train), len(heldout)) == tuple(source.counts)
     assert {record.language for record in train} == ({"en", "zh"} if source.language == "mixed" else {source.language})
     if isinstance(train[0], Conversation):
-        asked = [{normalised(contents(record)[0]) for record in part} for part in (train, heldout)]
+        asked = [{normalised(opening(record)) for record in part} for part in (train, heldout)]
         assert not asked[0] & asked[1]
 
 

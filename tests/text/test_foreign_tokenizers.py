@@ -13,6 +13,7 @@ from duihua.errors import BundleError
 from duihua.text.chat_template import ChatTemplate, Message
 from duihua.text.chatml import chatml
 from duihua.text.tokenizer import AbsentTokenizer, Tokenizer
+from duihua.text.tools import reply_text
 
 transformers = pytest.importorskip("transformers")
 
@@ -129,6 +130,46 @@ def test_our_chatml_gives_the_same_ids_as_qwen3s_template_without_its_empty_thou
     for messages in CONVERSATIONS[:4]:
         trimmed = [say(message["role"], message["content"].strip()) for message in messages]
         assert ChatTemplate(plain).render(messages) == own.render(trimmed).replace("<think>\n\n</think>\n\n", "")
+
+
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "weather", "description": "天气 <now>", "parameters": {"type": "object", "properties": {}}},
+}
+CALLED: list[Message] = [
+    {"role": "system", "content": "Be brief.", "tools": [WEATHER, WEATHER]},
+    say("user", "Weather?"),
+    say("assistant", reply_text("Let me see.", "Ask.", [("weather", '{"city": "北京"}'), ("weather", "{}")])),
+    say("tool", '{"celsius": 21}'),
+    say("tool", "rain"),
+    say("assistant", reply_text("21.", "It answered.")),
+]
+
+
+def test_tools_and_reasoning_in_qwen3s_template_equal_those_of_transformers(qwen3: Tokenizer, theirs: Any) -> None:
+    for system in ([CALLED[0]], [CALLED[0] | {"content": ""}]):
+        plain = [*(say("system", m["content"]) for m in system if m["content"]), *CALLED[1:]]
+        expected = theirs.apply_chat_template(plain, tools=CALLED[0]["tools"], return_dict=True)["input_ids"]
+        assert ChatTemplate(qwen3).encode([*system, *CALLED[1:]]).ids == expected  # type: ignore[list-item]
+    without = theirs.apply_chat_template(plain, return_dict=True)["input_ids"]
+    assert expected != without  # control: the tools are in there
+
+
+def test_our_form_of_tools_calls_answers_and_thoughts_is_qwen3s_with_answers_in_turns_of_their_own(
+    qwen3: Tokenizer,
+) -> None:
+    own = ChatTemplate(qwen3).render(CALLED)
+    ours = ChatTemplate(Tokenizer(qwen3._backend, qwen3._config, chatml())).render(CALLED)
+    apart = own.replace(
+        "</tool_response>\n<tool_response>", "</tool_response><|im_end|>\n<|im_start|>user\n<tool_response>"
+    )
+    assert ours != apart
+    assert ours == apart.replace("<|im_start|>user\n<tool_response>", "<|im_start|>tool\n<tool_response>")
+
+
+def test_calls_and_thoughts_are_learnt_in_qwen3s_template_too(qwen3: Tokenizer) -> None:
+    spoken = "".join(message["content"] + "<|im_end|>" for message in CALLED if message["role"] == "assistant")
+    assert learnt(ChatTemplate(qwen3), CALLED) == spoken
 
 
 def test_control_strings_of_a_user_stay_text_in_qwen3s_template(qwen3: Tokenizer) -> None:

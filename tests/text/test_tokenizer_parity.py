@@ -11,6 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duihua.data.columns import plan_columns, to_record
+from duihua.data.records import Conversation
+from duihua.data.source import ColumnsConfig
 from duihua.text.chat_template import ChatTemplate, Message
 from duihua.text.tokenizer import Tokenizer
 
@@ -84,6 +87,73 @@ def test_chat_ids_equal_those_of_transformers(
 ) -> None:
     found = theirs.apply_chat_template(messages, add_generation_prompt=prompt, return_dict=True)["input_ids"]
     assert ChatTemplate(tokenizer).encode(messages, add_generation_prompt=prompt).ids == found
+
+
+names = st.sampled_from(["weather", "查天气"])
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | plain_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain_text, inner, max_size=3),
+    max_leaves=5,
+)
+arguments = st.dictionaries(plain_text, values, max_size=2)
+spoken = plain_text.filter(str.strip)
+
+
+@st.composite
+def calling_rows(draw: st.DrawFn) -> dict[str, Any]:
+    """A conversation with tools, calls, answers and reasoning in OpenAI's form."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": draw(spoken)}]
+    if draw(st.booleans()):
+        messages.insert(0, {"role": "system", "content": draw(spoken)})
+    for _ in range(draw(st.integers(0, 2))):
+        asked = draw(arguments | arguments.map(lambda found: json.dumps(found, indent=1)))
+        calls = [{"type": "function", "function": {"name": draw(names), "arguments": asked}}] * draw(st.integers(1, 2))
+        messages.append({"role": "assistant", "content": draw(st.none() | plain_text), "tool_calls": calls})
+        if draw(st.booleans()):
+            messages[-1]["reasoning_content"] = draw(spoken)
+        messages += [{"role": "tool", "content": draw(spoken)} for _ in calls]
+    messages.append({"role": "assistant", "content": draw(spoken)})
+    if draw(st.booleans()):
+        messages[-1]["reasoning_content"] = draw(spoken)
+    about = {"description": draw(plain_text), "parameters": draw(arguments)}
+    tools = [{"type": "function", "function": {"name": draw(names), **about}}] * draw(st.integers(0, 2))
+    return {"messages": messages, "tools": tools}
+
+
+def as_read(row: dict[str, Any]) -> list[Message]:
+    """The conversation that our reader of data makes of a row."""
+    found = to_record(row, plan_columns("conversations", ColumnsConfig(), row, ""), "test")
+    assert isinstance(found, Conversation)
+    return found.messages
+
+
+def as_theirs(theirs: Any, row: dict[str, Any]) -> Any:
+    """Their ids of the row itself: their template is handed tools, calls and reasoning in the fields that they came in."""
+    return theirs.apply_chat_template(row["messages"], tools=row["tools"] or None, return_dict=True)["input_ids"]
+
+
+@given(row=calling_rows())
+@settings(max_examples=150, deadline=None)
+def test_ids_of_tools_calls_and_reasoning_equal_those_of_transformers(
+    tokenizer: Tokenizer, theirs: Any, row: dict[str, Any]
+) -> None:
+    assert ChatTemplate(tokenizer).encode(as_read(row)).ids == as_theirs(theirs, row)
+
+
+@pytest.mark.parametrize("lost", ["reasoning_content", "tools", "arguments"])
+def test_the_same_check_rejects_a_row_that_loses_something(tokenizer: Tokenizer, theirs: Any, lost: str) -> None:
+    def row(city: str = "北京", **more: Any) -> dict[str, Any]:
+        call = {"type": "function", "function": {"name": "weather", "arguments": {"city": city}}}
+        reply = {"role": "assistant", "content": None, "tool_calls": [call], **more}
+        return {"messages": [{"role": "user", "content": "q"}, reply], "tools": [{"function": {"name": "weather"}}]}
+
+    template, whole = ChatTemplate(tokenizer), row(reasoning_content="hm")
+    assert template.encode(as_read(whole)).ids == as_theirs(theirs, whole)
+    less = (
+        row() if lost == "reasoning_content" else row("上海" if lost == "arguments" else "北京", reasoning_content="hm")
+    )
+    less["tools"] = [] if lost == "tools" else less["tools"]
+    assert template.encode(as_read(less)).ids != as_theirs(theirs, whole)
 
 
 def test_with_control_strings_theirs_are_control_ids_and_ours_plain_text(tokenizer: Tokenizer, theirs: Any) -> None:

@@ -12,7 +12,7 @@ from duihua import console
 from duihua.cli.data_reading import SPLITS, clipped, say_left_out, source_config
 from duihua.data.home import data_directory
 from duihua.data.parallel.base import PARTS, part_of
-from duihua.data.records import Choice, Conversation, Document, Labelled, Parallel, Preference, Record
+from duihua.data.records import Choice, Conversation, Document, Labelled, Parallel, Preference, Record, message_text
 from duihua.data.source import Source, open_source
 
 
@@ -83,7 +83,7 @@ def _lines(record: Record) -> list[str]:
     if isinstance(record, Document):
         return [clipped(record.text)]
     if isinstance(record, Conversation):
-        return [f"{message['role']}: {clipped(message['content'])}" for message in record.messages[:8]] + (
+        return [f"{message['role']}: {clipped(message_text(message))}" for message in record.messages[:8]] + (
             [f"... {len(record.messages) - 8} more messages"] if len(record.messages) > 8 else []
         )
     if isinstance(record, Labelled):
@@ -97,7 +97,7 @@ def _lines(record: Record) -> list[str]:
     if isinstance(record, Parallel):
         return [f"{language}: {clipped(text)}" for language, text in zip(record.languages, record.texts, strict=True)]
     assert isinstance(record, Preference)
-    return [f"{message['role']}: {clipped(message['content'])}" for message in record.prompt] + [
+    return [f"{message['role']}: {clipped(message_text(message))}" for message in record.prompt] + [
         f"chosen: {clipped(record.chosen)}",
         f"rejected: {clipped(record.rejected)}",
     ]

@@ -23,6 +23,7 @@ TRIED = {
     "text": ("text", "content", "document", "article"),
     "messages": ("messages", "conversations", "conversation", "dialog"),
     "system": ("system",),
+    "tools": ("tools",),
     "instruction": ("instruction", "question", "query", "prompt"),
     "input": ("input", "context"),
     "output": ("output", "response", "answer", "reply", "completion"),
@@ -53,8 +54,8 @@ NEEDED: dict[Kind, tuple[tuple[str, ...], ...]] = {
 """Parts that a record of each kind cannot do without, one alternative after the other."""
 
 KEPT: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("messages",): ("system",),
-    ("instruction", "output"): ("system", "input"),
+    ("messages",): ("system", "tools"),
+    ("instruction", "output"): ("system", "tools", "input"),
     ("chosen", "rejected"): ("prompt", "system"),
     ("text", "label"): ("text_b",),
 }
@@ -95,10 +96,19 @@ def plan_columns(kind: Kind, config: ColumnsConfig, available: Iterable[str], wh
     needed = NEEDED[kind]
     for parts in needed:
         if all(part in found for part in parts):
-            return ColumnPlan(kind, {part: found[part] for part in (*parts, *KEPT.get(parts, ())) if part in found})
+            beside = {part: found.get(part) or _only(usual_of[part]) for part in KEPT.get(parts, ())}
+            return ColumnPlan(
+                kind, {part: found[part] for part in parts} | {part: name for part, name in beside.items() if name}
+            )
     missing = [part for part in needed[0] if part not in found]
     usual_names = " or ".join(" + ".join(parts) for parts in needed)
     raise _no_column(f"no column for {kind} ({usual_names})", missing[0], names, where, f"columns.{missing[0]}")
+
+
+def _only(tried: tuple[str, ...]) -> str:
+    """The one name that is tried for a part. It is looked for in every row: the first may lack what others of its file have,
+    such as a system message or tools, and that would be lost in silence."""
+    return tried[0] if len(tried) == 1 else ""
 
 
 def _no_column(problem: str, asked: str, names: list[str], where: str, setting: str) -> DataError:

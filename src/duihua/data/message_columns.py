@@ -4,18 +4,23 @@ Messages come in OpenAI form (role, content) or ShareGPT form (from, value), or 
 preferences with prompt, chosen and rejected, or as two transcripts in the form of Anthropic's HH data (turns that begin with
 "Human:" and "Assistant:"; Bai et al. 2022, arXiv:2204.05862), where the prompt is what both share. Roles are normalised,
 and must stand in turn, the user's first.
+
+Tools come in OpenAI form (`tool_calls` and `reasoning_content` beside the content, answers of the role tool) or in Glaive's
+ShareGPT form (function_call, observation); either way calls and thoughts become text of the assistant (text/tools.py), and
+the tools of a row stand in its system message.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from duihua.data.records import (
     ASSISTANT,
     SYSTEM,
+    TOOL,
     USER,
     BadRecordError,
     Conversation,
@@ -27,6 +32,9 @@ from duihua.data.records import (
     Preference,
     detect_language,
 )
+from duihua.text.tools import ToolFormError, bare_answer, call_reply, count_calls, read_calls, read_tools, reply_text
+
+T = TypeVar("T")
 
 HUMAN = "human"
 """Kind of a preference that came with the data: a person, or a strong model in his place, judged between the replies."""
@@ -40,8 +48,17 @@ ROLE_NAMES = {
     "gpt": ASSISTANT,
     "bot": ASSISTANT,
     "model": ASSISTANT,
+    "function_call": ASSISTANT,
+    "tool_call": ASSISTANT,
+    "tool": TOOL,
+    "observation": TOOL,
+    "function": TOOL,
+    "tool_response": TOOL,
 }
-"""What public data calls the three roles."""
+"""What public data calls the four roles."""
+
+CALLS = ("function_call", "tool_call")
+"""Roles whose whole message is the call, as JSON."""
 
 
 def conversation(
@@ -52,11 +69,18 @@ def conversation(
     notes: LeftOut | None = None,
     place: str = "",
 ) -> Conversation:
-    """The row's conversation; columns: messages, or instruction and output, perhaps input and system -> their names in the row.
+    """The row's conversation; columns: messages, or instruction and output, perhaps input, system and tools -> their names in
+    the row.
 
-    A closing question without a reply is left out and counted in `notes`. Raises BadRecordError.
+    A closing question, or a closing answer of a tool, without a reply is left out and counted in `notes`. Raises
+    BadRecordError.
     """
-    messages = _messages(row, columns)
+    messages = _with_tools(row, columns, _messages(row, columns))
+    if messages[-1]["role"] == TOOL:
+        while messages[-1]["role"] == TOOL:
+            messages = messages[:-1]
+        if notes is not None:
+            notes.add("closing answer of a tool without a reply (the rest is kept)", place)
     if messages[-1]["role"] == USER and len(messages) > 1 and messages[-2]["role"] == ASSISTANT:
         messages = messages[:-1]
         if notes is not None:
@@ -113,27 +137,68 @@ def parse_messages(value: Any, field: str) -> list[Message]:
             raise BadRecordError("bad JSON in a messages column", field) from error
     if not isinstance(value, list) or not value:
         raise BadRecordError("missing or not a list of messages", field)
-    messages: list[Message] = []
-    for index, item in enumerate(value):
-        here = f"{field}[{index}]"
-        if not isinstance(item, Mapping):
-            raise BadRecordError("a message is not an object", here)
-        role_key, content_key = ("from", "value") if "from" in item else ("role", "content")
-        role = ROLE_NAMES.get(str(item.get(role_key, "")).lower())
-        if role is None:
-            raise BadRecordError("unknown role", f"{here}.{role_key}")
-        messages.append({"role": role, "content": _text(item.get(content_key), f"{here}.{content_key}")})
+    messages = [_message(item, f"{field}[{index}]") for index, item in enumerate(value)]
     check_order(messages, field)
     return messages
 
 
+def _message(item: Any, here: str) -> Message:
+    """One message in OpenAI or ShareGPT form, its calls and thoughts written into its content."""
+    if not isinstance(item, Mapping):
+        raise BadRecordError("a message is not an object", here)
+    role_key, content_key = ("from", "value") if "from" in item else ("role", "content")
+    name = str(item.get(role_key, "")).lower()
+    role = ROLE_NAMES.get(name)
+    if role is None:
+        raise BadRecordError("unknown role", f"{here}.{role_key}")
+    content, at = item.get(content_key), f"{here}.{content_key}"
+    if role == ASSISTANT:
+        return {"role": role, "content": _said(item, name, content, here, at)}
+    tools = _formed(read_tools, item.get("tools"), f"{here}.tools") if role == SYSTEM else []
+    if tools:
+        return {"role": role, "content": "" if _blank(content) else _text(content, at), "tools": tools}
+    text = _text(content, at)
+    return {"role": role, "content": bare_answer(text) if role == TOOL else text}
+
+
+def _said(item: Mapping[str, Any], name: str, content: Any, here: str, at: str) -> str:
+    """The assistant's content, with its thought and its calls; a message with either needs no words."""
+    if name in CALLS:
+        return _formed(call_reply, content, at)
+    calls_key = next((key for key in ("tool_calls", "function_call") if item.get(key)), "")
+    given = item.get("reasoning_content")
+    reasoning = given if isinstance(given, str) else ""
+    if not calls_key and not reasoning.strip():
+        return _text(content, at)
+    calls = _formed(read_calls, item[calls_key], f"{here}.{calls_key}") if calls_key else []
+    return reply_text("" if _blank(content) else _text(content, at), reasoning, calls)
+
+
+def _formed(read: Callable[[Any], T], value: Any, field: str) -> T:
+    """What `read` makes of tools or calls; BadRecordError where they are none."""
+    try:
+        return read(value)
+    except ToolFormError as error:
+        raise BadRecordError(error.reason, field + error.part) from error
+
+
 def check_order(messages: list[Message], field: str) -> None:
-    """Raise BadRecordError unless: at most one system message, at the front; then user and assistant in turn, user first."""
+    """Raise BadRecordError unless: at most one system message, at the front; then user and assistant in turn, user first,
+    and after an assistant's calls at most as many answers of tools, before the assistant goes on."""
     turns = messages[1:] if messages and messages[0]["role"] == SYSTEM else messages
     offset = len(messages) - len(turns)
+    before, calls = ASSISTANT, 0
     for index, message in enumerate(turns):
-        if message["role"] != (USER if index % 2 == 0 else ASSISTANT):
+        role = message["role"]
+        if role == TOOL:
+            if not calls:
+                raise BadRecordError("a tool's answer without a call", f"{field}[{index + offset}]")
+            calls -= 1
+        elif role == (USER if before == ASSISTANT else ASSISTANT):
+            calls = count_calls(message["content"]) if role == ASSISTANT else 0
+        else:
             raise BadRecordError("roles out of order", f"{field}[{index + offset}]")
+        before = role
     if not turns:
         raise BadRecordError("no user message", field)
 
@@ -164,6 +229,16 @@ def _messages(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[Messag
     return _with_system(row, columns, [{"role": USER, "content": question}, {"role": ASSISTANT, "content": reply}])
 
 
+def _with_tools(row: Mapping[str, Any], columns: Mapping[str, str], messages: list[Message]) -> list[Message]:
+    """The messages with the row's tools in their system message, which may have no words of its own."""
+    tools = _formed(read_tools, _get(row, columns, "tools"), columns.get("tools", ""))
+    if not tools:
+        return messages
+    own = messages[0]["content"] if messages[0]["role"] == SYSTEM else ""
+    turns = messages[1:] if messages[0]["role"] == SYSTEM else messages
+    return [{"role": SYSTEM, "content": own, "tools": tools}, *turns]
+
+
 def _with_system(row: Mapping[str, Any], columns: Mapping[str, str], messages: list[Message]) -> list[Message]:
     system = _get(row, columns, "system")
     if isinstance(system, str) and system.strip() and messages[0]["role"] != SYSTEM:
@@ -185,11 +260,15 @@ def _reply(value: Any, column: str, may_be_transcript: bool) -> tuple[str, list[
     here = f"{column}[{len(value) - 1}]"
     if not isinstance(last, Mapping):
         raise BadRecordError("a message is not an object", here if value else column)
-    role_key, content_key = ("from", "value") if "from" in last else ("role", "content")
+    role_key = "from" if "from" in last else "role"
     if ROLE_NAMES.get(str(last.get(role_key, "")).lower()) != ASSISTANT:
         raise NoReplyError("does not end with a reply of the assistant", f"{here}.{role_key}")
     before = parse_messages(value[:-1], column) if len(value) > 1 else None
-    return _text(last.get(content_key), f"{here}.{content_key}"), before
+    return _message(last, here)["content"], before
+
+
+def _blank(content: Any) -> bool:
+    return content is None or content == [] or (isinstance(content, str) and not content.strip())
 
 
 def _text(value: Any, field: str) -> str:

@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from duihua.data.halves import halve_rows
-from duihua.data.records import ASSISTANT, SYSTEM, Conversation, Message
+from duihua.data.records import ASSISTANT, SYSTEM, TOOL, USER, Conversation, Message
 from duihua.errors import DataError
 
 LongConversations = Literal["truncate", "split"]
 TURNS_CUT = "last turns cut off, longer than a row"
 SPLIT = "split between turns, longer than a row"
+ANSWER_APART = "turns after a tool's answer cut off, which would stand without their call"
 TURN_TOO_LONG = "left out: one turn is longer than a row"
 NOTHING_TO_LEARN = "left out: no token of the assistant"
 
@@ -127,6 +128,9 @@ def _encode_one(
         speaks = [place for place, message in enumerate(messages) if message["role"] == ASSISTANT]
         done = max(1, fitting)  # a turn that fits no row is passed over
         rest = messages[speaks[done - 1] + 1 :] if len(speaks) == len(ends) else []
+        if rest and rest[0]["role"] == TOOL:  # goes on where a person speaks again
+            reasons.add(ANSWER_APART)
+            rest = rest[next((place for place, message in enumerate(rest) if message["role"] == USER), len(rest)) :]
         if not any(message["role"] == ASSISTANT for message in rest):
             break
         reasons.add(SPLIT)

@@ -16,7 +16,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from duihua.data.records import ASSISTANT, USER, Conversation, LeftOut, Message, Preference, normalised
+from duihua.data.records import (
+    ASSISTANT,
+    TOOL,
+    USER,
+    Conversation,
+    LeftOut,
+    Message,
+    Preference,
+    message_text,
+    normalised,
+)
 
 OFF_TOPIC_CANDIDATES = 16
 """Replies of other prompts among which the one of the nearest length is taken, so that length gives no pair away."""
@@ -36,7 +46,7 @@ class Exchange:
         """Hex hash of source and prompt: the name of this prompt wherever one is needed. Of a file that was named by its whole
         path only the last part counts, so that the same files in another folder are asked the same."""
         source = Path(self.source).name if Path(self.source).is_absolute() else self.source
-        parts = [source, *(f"{message['role']}\x1f{message['content']}" for message in self.prompt)]
+        parts = [source, *(f"{message['role']}\x1f{message_text(message)}" for message in self.prompt)]
         return hashlib.sha256("\x1e".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -55,13 +65,18 @@ def in_half(prompt: Sequence[Message], half: str) -> bool:
 def exchanges(conversations: Iterable[Conversation], left_out: LeftOut, turns: int = 1) -> list[Exchange]:
     """Up to `turns` exchanges of each conversation: an assistant's turn, chosen by hash, and all that was said before it.
 
-    A prompt that came before (in another conversation) and an empty reply are left out and counted.
+    What is said after a tool's answer is no reply to a person. A prompt that came before (in another conversation) and an
+    empty reply are left out and counted.
     """
     found: list[Exchange] = []
     seen: set[str] = set()
     for conversation in conversations:
         messages = conversation.messages
-        replies = [place for place, message in enumerate(messages) if place and message["role"] == ASSISTANT]
+        replies = [
+            place
+            for place, message in enumerate(messages)
+            if place and message["role"] == ASSISTANT and messages[place - 1]["role"] != TOOL
+        ]
         if not replies:
             left_out.add("no reply to a prompt", conversation.source)
             continue

@@ -11,27 +11,32 @@ and should not vanish either. A reader adds it to a `LeftOut`, which the stage s
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
 Kind = Literal["text", "conversations", "preferences", "labelled", "choices", "parallel"]
 Split = Literal["train", "heldout"]
 
-SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
-ROLES = (SYSTEM, USER, ASSISTANT)
+SYSTEM, USER, ASSISTANT, TOOL = "system", "user", "assistant", "tool"
+ROLES = (SYSTEM, USER, ASSISTANT, TOOL)
 HELD_OUT_SHARE = 0.05
 """Share of a source's records that training never sees, where the source has no split of its own."""
 
 
 class Message(TypedDict):
-    """One message, as in the OpenAI API."""
+    """One message, as in the OpenAI API; an assistant's calls and thoughts are part of its content (text/tools.py).
+
+    tools: what the assistant may call, JSON schemas; of a system message alone, whose content may then be empty.
+    """
 
     role: str
     content: str
+    tools: NotRequired[list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Document:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages: at most one system message at the front, then user and assistant in turn, ending with the assistant."""
+    """Messages: at most one system message at the front, then user and assistant in turn, ending with the assistant; between
+    an assistant's call and its next words stand the tools' answers."""
 
     messages: list[Message]
     source: str
@@ -162,17 +168,23 @@ def first_user_message(messages: Sequence[Message]) -> str:
     return messages[0]["content"] if messages else ""
 
 
+def message_text(message: Message) -> str:
+    """All text of a message: the tools that it lists, and its content."""
+    tools = [json.dumps(tool, ensure_ascii=False) for tool in message.get("tools", [])]
+    return "\n".join([*tools, message["content"]]) if tools else message["content"]
+
+
 def record_text(record: Record) -> str:
     """All text of a record, one message a line: what duplicates are looked for in and what sizes are counted of."""
     if isinstance(record, Document):
         return record.text
     if isinstance(record, Conversation):
-        return "\n".join(message["content"] for message in record.messages)
+        return "\n".join(map(message_text, record.messages))
     if isinstance(record, Labelled | Parallel):
         return "\n".join(record.texts)
     if isinstance(record, Choice):
         return "\n".join([record.context, *record.options])
-    return "\n".join([*(message["content"] for message in record.prompt), record.chosen, record.rejected])
+    return "\n".join([*map(message_text, record.prompt), record.chosen, record.rejected])
 
 
 def is_held_out(record: Record, share: float = HELD_OUT_SHARE) -> bool:

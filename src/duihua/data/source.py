@@ -42,16 +42,18 @@ class ColumnsConfig:
     """Column with the class of a labelled example: a text, a whole number or true and false. Tried: label, class,
     category, labels."""
     messages: str = ""
-    """Column with a list of messages, OpenAI form (role, content) or ShareGPT form (from, value).
-    Tried: messages, conversations, conversation, dialog."""
+    """Column with a list of messages, OpenAI form (role, content) or ShareGPT form (from, value), with calls of tools where
+    there are some. Tried: messages, conversations, conversation, dialog."""
     system: str = ""
     """Column with a system message. Tried: system."""
+    tools: str = ""
+    """Column with what the assistant may call: a list of JSON schemas, or its JSON. Tried: tools."""
     instruction: str = ""
-    """Column with an instruction or question. Tried: instruction, question, query."""
+    """Column with an instruction or question. Tried: instruction, question, query, prompt."""
     input: str = ""
     """Column with what the instruction works on, added below it. Tried: input, context."""
     output: str = ""
-    """Column with the reply. Tried: output, response, answer, reply."""
+    """Column with the reply. Tried: output, response, answer, reply, completion."""
     prompt: str = ""
     """Column with the prompt of a preference: text or a list of messages. Tried: prompt, instruction, question,
     conversations, messages."""
@@ -158,6 +160,8 @@ KNOWN_SOURCES: dict[str, tuple[str, str]] = {
     "identity": ("duihua.data.starter.llamafactory", "Identity"),
     "alpaca-en": ("duihua.data.starter.llamafactory", "AlpacaEnglish"),
     "alpaca-zh": ("duihua.data.starter.llamafactory", "AlpacaChinese"),
+    "glaive-en": ("duihua.data.starter.llamafactory", "GlaiveEnglish"),
+    "glaive-zh": ("duihua.data.starter.llamafactory", "GlaiveChinese"),
     "dpo-en": ("duihua.data.starter.llamafactory", "DpoEnglish"),
     "dpo-zh": ("duihua.data.starter.llamafactory", "DpoChinese"),
     "review-sentiment": ("duihua.data.starter.texts", "ReviewSentiment"),

@@ -17,34 +17,51 @@ Templates of models that think aloud (Qwen3's) are rendered with `enable_thinkin
 conversations that people write hold no thoughts, and a short reply has no room for them. Such a template then writes an
 empty thought, `<think>\n\n</think>\n\n`, at the end of its generation prompt and at the start of the last assistant turn.
 There the template puts it, so it is not learnt; earlier turns stand without one, as they do when the model is used.
+A thought that an assistant's message does hold is part of what the assistant writes, and learnt with it where the template
+keeps it: ours always does, Qwen3's in the turns behind the user's last message.
+
+What the assistant may call stands as `tools` in the system's message, so that it goes wherever the conversation goes. A
+template that knows tools is given them in jinja's own `tools`; for one that does not (our ChatML of earlier bundles) they
+are written into the system's words, in the same form. Calls are text of the assistant, and learnt; the tools and what they
+gave back are read only.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, TypedDict
+from functools import cached_property
+from typing import Any, NotRequired, TypedDict
 
-from jinja2 import TemplateError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
 
 from duihua.errors import BundleError, DataError
 from duihua.text.chatml import IM_END, IM_START, chatml
+from duihua.text.shield import Shield
+from duihua.text.template_sandbox import sandbox
 from duihua.text.tokenizer import Tokenizer
+from duihua.text.tools import TOOL, ToolFormError, read_tools, to_json, written_out
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", TOOL)
+IN_CONTENT = ("tool_calls", "reasoning_content")
+"""Fields of OpenAI's messages that are text here: the readers of data write them into the content."""
+PROBE = {
+    "type": "function",
+    "function": {"name": "probe_of_tools", "description": "", "parameters": {"type": "object", "properties": {}}},
+}
 
 
 class Message(TypedDict):
-    """One turn, as in the OpenAI API. role: system, user or assistant."""
+    """One turn, as in the OpenAI API. role: system, user, assistant or tool.
+
+    tools: what the assistant may call, JSON schemas in OpenAI's form; of a system message at the front alone, whose content
+    may then be empty.
+    """
 
     role: str
     content: str
+    tools: NotRequired[list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -83,7 +100,7 @@ class ChatTemplate:
         self.source: str = source
         """The jinja source, as written into bundles."""
         try:
-            self._template = _environment().from_string(source)
+            self._template = sandbox().from_string(source)
         except TemplateError as error:
             raise BundleError(
                 f"broken chat template: {error}",
@@ -116,12 +133,21 @@ class ChatTemplate:
                     where=f"{place}.role",
                     remedy=f"Use one of {', '.join(ROLES)}",
                 )
+            for name in IN_CONTENT:
+                if message.get(name):
+                    raise DataError(
+                        f"{name} is not read here",
+                        where=f"{place}.{name}",
+                        remedy="Write it into the content, as duihua.text.tools.reply_text does",
+                    )
             if not isinstance(message.get("content"), str):
                 raise DataError(
                     f"content must be text, found {type(message.get('content')).__name__}",
                     where=f"{place}.content",
                     remedy="Write the message as a string",
                 )
+            if "tools" in message:
+                _validate_tools(message, number, f"{place}.tools")
 
     def encode(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> EncodedConversation:
         """Ids and loss mask of `messages`; with add_generation_prompt the opening of the assistant's turn follows.
@@ -155,17 +181,11 @@ class ChatTemplate:
     def _pieces(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[_Piece]:
         """Render and split at the template's own control tokens."""
         self.validate(messages)
-        shield = _Shield(self._control, (message["content"] for message in messages))
-        shielded = [{"role": message["role"], "content": shield.cover(message["content"])} for message in messages]
+        plain, tools = self._for_the_template(messages)
+        shield = Shield(self._control, [*(message["content"] for message in plain), to_json(tools)])
+        shielded = [{"role": message["role"], "content": shield.cover(message["content"])} for message in plain]
         try:
-            text = self._template.render(
-                messages=shielded,
-                add_generation_prompt=add_generation_prompt,
-                tools=None,
-                documents=None,
-                enable_thinking=False,
-                **self._names,
-            )
+            text = self._render(shielded, shield.cover_all(tools), add_generation_prompt)
         except TemplateError as error:
             raise DataError(
                 f"the chat template refuses this conversation: {error}",
@@ -192,6 +212,35 @@ class ChatTemplate:
                 pieces.append(_Piece(match.group(), self.tokenizer.special_tokens[match.group()]))
                 place, swallow = match.end(), right
         return pieces
+
+    def _for_the_template(self, messages: Sequence[Message]) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
+        """The messages with nothing but roles and text, and the tools that the template itself is to write."""
+        tools = read_tools(messages[0].get("tools"))
+        plain = [{"role": message["role"], "content": message["content"]} for message in messages]
+        if not tools and not any(message["role"] == TOOL for message in plain):
+            return plain, []
+        if not self._knows_tools:
+            return written_out(plain, tools), []
+        return plain[1:] if tools and not plain[0]["content"].strip() else plain, tools
+
+    @cached_property
+    def _knows_tools(self) -> bool:
+        """Whether the template writes tools that it is given."""
+        try:
+            text = self._render([{"role": "user", "content": "?"}], [PROBE], add_generation_prompt=True)
+        except Exception:  # as in `_pieces`: a foreign template may fail in any way
+            return False
+        return "probe_of_tools" in text
+
+    def _render(self, messages: list[dict[str, str]], tools: Any, add_generation_prompt: bool) -> str:
+        return self._template.render(
+            messages=messages,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools or None,
+            documents=None,
+            enable_thinking=False,
+            **self._names,
+        )
 
     # -- where the assistant speaks -------------------------------------------------------------------------------
 
@@ -239,61 +288,19 @@ class ChatTemplate:
         return [False] * inside + [True] * (len(ids) - inside)
 
 
-class _Shield:
-    """Replaces control strings in messages by placeholders that occur in none of them, and back."""
-
-    def __init__(self, control: re.Pattern[str], contents: Iterable[str]) -> None:
-        self._control = control
-        self._found: list[str] = []
-        contents = list(contents)
-        number = 0
-        while any(f"\ue000{number}." in content for content in contents):
-            number += 1
-        self._key = number
-        self._mark = re.compile(f"\ue000{number}\\.(\\d+)\ue001")
-
-    def cover(self, content: str) -> str:
-        return self._control.sub(self._take, content)
-
-    def uncover(self, text: str) -> str:
-        return self._mark.sub(lambda match: self._found[int(match.group(1))], text) if self._found else text
-
-    def _take(self, match: re.Match[str]) -> str:
-        self._found.append(match.group())
-        return f"\ue000{self._key}.{len(self._found) - 1}\ue001"
-
-
-# -- the sandbox ------------------------------------------------------------------------------------------------------
-
-
-class _Generation(Extension):
-    """`{% generation %} ... {% endgeneration %}`: some templates mark the assistant's words so. Rendered as is."""
-
-    tags = {"generation"}  # noqa: RUF012  (jinja's own interface)
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    """Jinja as model templates expect it: no access to Python's internals, nothing can be changed."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    return environment
-
-
-def _tojson(value: Any, indent: int | None = None, **_: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
-
-
-def _strftime_now(form: str) -> str:
-    return datetime.now().strftime(form)
+def _validate_tools(message: Message, number: int, place: str) -> None:
+    """DataError for tools that stand elsewhere than in the system's message at the front, or that are none."""
+    if number or message["role"] != "system":
+        raise DataError(
+            "tools stand in another message than the system's",
+            where=place,
+            remedy='Begin with {"role": "system", "content": "", "tools": [...]}',
+        )
+    try:
+        read_tools(message["tools"])
+    except ToolFormError as error:
+        raise DataError(
+            error.reason,
+            where=f"{place}{error.part}",
+            remedy='Write {"type": "function", "function": {"name": "...", "parameters": {...}}} for each tool',
+        ) from error

@@ -21,6 +21,7 @@ from duihua.models.decoder import Decoder
 from duihua.models.model_card import ModelCard
 from duihua.text.chat_template import ChatTemplate, Message
 from duihua.text.tokenizer import Tokenizer
+from duihua.text.tools import reply_text
 
 pytest.importorskip("gguf")
 
@@ -45,6 +46,11 @@ CONVERSATIONS: list[list[Message]] = [
         {"role": "user", "content": "Hello 😀"},
         {"role": "assistant", "content": "Hi."},
         {"role": "user", "content": "1 + 1?"},
+    ],
+    [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": reply_text("", "", [("weather", '{"city": "北京"}')])},
+        {"role": "tool", "content": '{"celsius": 21}'},
     ],
 ]
 PROMPT, TOKENS = [301, 302, 303, 40, 41, 299], 64
@@ -205,6 +211,29 @@ def test_llama_cpp_cuts_text_and_renders_conversations_as_we_do(
     assert answer["tokens"] == [bundle.tokenizer.encode(text) for text in TEXTS]
     template = ChatTemplate(bundle.tokenizer)
     assert answer["rendered"] == [template.render(messages, True) for messages in CONVERSATIONS]
+
+
+def test_llama_cpp_writes_calls_and_reasoning_of_their_own_fields_as_we_do(
+    bundles: Callable[[str], Bundle], llama_cpp: Ask, tmp_path: Path
+) -> None:
+    bundle = bundles("qwen3")
+    module.export_gguf(bundle, tmp_path / "model.gguf", "q8_0")
+    calls = [
+        {"id": str(n), "type": "function", "function": {"name": name, "arguments": '{"city": "北京"}'}}
+        for n, name in enumerate(("weather", "clock"))
+    ]
+    question: Message = {"role": "user", "content": "Weather?"}
+    in_fields = {"role": "assistant", "content": "Let me see.", "tool_calls": calls, "reasoning_content": "Ask."}
+    answers: list[Message] = [{"role": "tool", "content": "21"}, {"role": "tool", "content": "noon"}]
+    answer = llama_cpp({"model": str(tmp_path / "model.gguf"), "conversations": [[question, in_fields, *answers]]})
+
+    def ours(reasoning: str) -> str:
+        named = [(call["function"]["name"], call["function"]["arguments"]) for call in calls]
+        as_text: Message = {"role": "assistant", "content": reply_text("Let me see.", reasoning, named)}
+        return ChatTemplate(bundle.tokenizer).render([question, as_text, *answers], True)
+
+    assert answer["rendered"] == [ours("Ask.")]
+    assert answer["rendered"] != [ours("")]  # control: a thought that is lost is seen
 
 
 def test_the_same_check_rejects_another_pattern(

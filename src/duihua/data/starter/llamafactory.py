@@ -1,4 +1,4 @@
-"""Instructions, self-descriptions and preferences in English and Chinese: the demonstration files of LLaMA-Factory.
+"""Instructions, calls of tools, self-descriptions and preferences in English and Chinese: LLaMA-Factory's demonstration files.
 
 Read from its source archive by the same column rules as a user's own files (`columns.py`). The self-descriptions leave
 room for a name and an author: they are filled with this project's, so that a model trained on them says what it is.
@@ -28,6 +28,12 @@ ALPACA_TERMS = Terms(
     HOMEPAGE,
     "Alpaca-style instructions from LLaMA-Factory's demonstration files",
     "Replies written by language models whose providers' terms may limit commercial use: check them before.",
+)
+GLAIVE_TERMS = Terms(
+    "Apache-2.0 (the package)",
+    HOMEPAGE,
+    "Conversations with calls of tools from LLaMA-Factory's demonstration files, after Glaive AI's glaive-function-calling-v2",
+    "Written by language models whose providers' terms may limit commercial use: check them before.",
 )
 DPO_TERMS = Terms(
     "Apache-2.0 (the package)",
@@ -84,6 +90,20 @@ class AlpacaChinese(_Demonstration):
 
     name, kind, language, terms, file = "alpaca-zh", "conversations", "zh", ALPACA_TERMS, "alpaca_zh_demo.json"
     counts = Counts(937, 63)
+
+
+class GlaiveEnglish(_Demonstration):
+    """English conversations, many with tools that are called and answer."""
+
+    name, kind, language, terms, file = "glaive-en", "conversations", "en", GLAIVE_TERMS, "glaive_toolcall_en_demo.json"
+    counts = Counts(294, 6)
+
+
+class GlaiveChinese(_Demonstration):
+    """The same kind in Chinese; the calls are JSON with English names."""
+
+    name, kind, language, terms, file = "glaive-zh", "conversations", "zh", GLAIVE_TERMS, "glaive_toolcall_zh_demo.json"
+    counts = Counts(279, 19)
 
 
 class DpoEnglish(_Demonstration):

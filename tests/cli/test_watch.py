@@ -16,7 +16,7 @@ from rich.console import Console
 from duihua.cli.watch import main
 from duihua.cli.watch_dashboard import dashboard
 from duihua.errors import ConfigError, DataError
-from duihua.report.watching import Tail, sparkline, view_stage
+from duihua.report.watching import Tail, by_source, sparkline, view_stage
 from duihua.training.progress import write_plan
 from duihua.training.sinks import open_sink
 
@@ -121,6 +121,31 @@ def test_the_dashboard_shows_figures_remaining_time_and_sample_in_both_languages
     assert "run " in both and "other " in both and "6 / 12" in both and "Left" in both
 
 
+def test_the_losses_of_each_source_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = stage(tmp_path / "run", "sft")
+    lines = [
+        {"step": 2, "loss": 3.0, "learning_rate": 0.1},
+        {
+            "step": 2,
+            "heldout_loss": 5.0,
+            "heldout_loss/mine/chats": 5.25,
+            "train_loss/mine/chats": 1.5,
+            "train_loss/few": 0.5,
+        },
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    view = view_stage(path, "run")
+    assert by_source(view.figures) == {"mine/chats": (1.5, 5.25), "few": (0.5, None)}
+    assert main([str(path), "--once"]) == 0
+    said = capsys.readouterr().out
+    assert "mine/chats: loss 1.5 on training conversations, 5.25 held out" in said
+    assert "few: loss 0.5 on training conversations, – held out" in said
+    shown = [line.split() for line in drawn([view], "en").splitlines()]
+    assert ["│", "mine/chats", "1.5", "5.25", "│"] in shown and ["│", "few", "0.5", "–", "│"] in shown
+    assert "各来源的损失" in drawn([view], "zh")
+    assert "Loss by source" not in drawn([view_stage(stage(tmp_path / "other"), "other")], "en")
+
+
 def test_a_folder_without_figures_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nothing has been logged"):
         main([str(tmp_path), "--once"])
@@ -191,3 +216,40 @@ def test_what_is_not_installed_is_said_with_the_command_that_installs_it(
         open_sink(kind, "run", tmp_path)
     with pytest.raises(ConfigError, match="there is no 'paper'"):
         open_sink("paper", "run", tmp_path)
+
+
+def rollouts(folder: Path, name: str = "ppo", **last: float) -> Path:
+    """A PPO stage of eight rollouts, one update each, whose figures named move in a straight line to their last value."""
+    path = folder / name
+    path.mkdir(parents=True)
+    first = {"score": 0.0, "kl": 0.0, "entropy": 3.0, "eos_rate": 0.9, "length": 16.0, "repetition": 0.01, "loss": 0.1}
+    ends = {**first, "score": 1.0, "kl": 2.0, **last}
+    rows = [
+        {"step": i + 1, "iteration": i, **{key: first[key] + (ends[key] - first[key]) * i / 7 for key in first}}
+        for i in range(8)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (path / "metrics.jsonl").write_text(text + '{"step": 9, "iteration": 8, "kl"')
+    return path
+
+
+def test_what_the_doctor_finds_stands_beside_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    view = view_stage(rollouts(tmp_path / "run", length=40.0, score=-1.0, repetition=0.6), "run")
+    assert [(finding.state, finding.check) for finding in view.findings] == [
+        ("problem", "repetition"), ("note", "score"), ("note", "length"),
+    ]  # fmt: skip
+    english, chinese = (drawn([view], language, 200) for language in ("en", "zh"))
+    assert "problem" in english and "repetition" in english and "of 4-grams are repeated" in english
+    assert "raise kl_coefficient." in english
+    assert "问题" in chinese and "提示" in chinese and "of 4-grams are repeated" in chinese
+    assert main([str(tmp_path / "run"), "--once"]) == 0
+    assert "problem: repetition: " in capsys.readouterr().out
+    assert main([str(tmp_path / "run"), "--json"]) == 0
+    (found, *_) = json.loads(capsys.readouterr().out)["runs"][0]["findings"]
+    assert set(found) == {"check", "state", "found", "meaning", "remedy"} and found["check"] == "repetition"
+
+
+def test_a_healthy_run_and_other_trainings_have_no_findings(tmp_path: Path) -> None:
+    assert view_stage(rollouts(tmp_path)).findings == ()
+    assert view_stage(stage(tmp_path)).findings == ()
+    assert "problem" not in drawn([view_stage(stage(tmp_path / "other"))], "en")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from duihua.data.packing import Example
-from duihua.evaluation.accuracy import token_accuracy
+from duihua.evaluation.accuracy import accuracy_of, mean_loss, score_conversations, token_accuracy
 
 
 class Successor(nn.Module):
@@ -52,3 +52,23 @@ def test_nothing_to_count_gives_not_a_number() -> None:
     score = token_accuracy(Successor(), [example([1, 2], [0, 0])])
     assert math.isnan(score.accuracy.value)
     assert score.accuracy.n == 0
+
+
+def test_what_the_user_says_in_between_is_not_scored() -> None:
+    """Two turns of the assistant: predictions are made from the first on, and counted are the learnt ones."""
+    turns = example([9, 0, 1, 2, 7, 8, 3], [0, 0, 1, 1, 0, 0, 1])  # learnt: 1 and 2 (right), 3 (wrong, after 8)
+    (scored,) = score_conversations(Successor(), [turns])
+    hit, miss = math.log(math.e + 9) - 1, math.log(math.e + 9)
+    assert (scored.counted, scored.right) == (3, 2)
+    assert scored.nats == pytest.approx(2 * hit + miss)
+    everything = example(turns.token_ids.tolist(), [0, 1, 1, 1, 1, 1, 1])
+    assert score_conversations(Successor(), [everything])[0].nats != pytest.approx(scored.nats)
+
+
+def test_parts_weighted_by_their_tokens_are_the_whole() -> None:
+    scored = score_conversations(Successor(), EXAMPLES)
+    assert accuracy_of(scored) == token_accuracy(Successor(), EXAMPLES)
+    parts = [mean_loss([one]) * one.counted for one in scored]
+    assert sum(parts) / 4 == pytest.approx(mean_loss(scored), abs=1e-12)
+    assert sum(mean_loss([one]) for one in scored) / 2 != pytest.approx(mean_loss(scored), abs=1e-3)
+    assert math.isnan(mean_loss([]))

@@ -3,7 +3,15 @@ import math
 import numpy as np
 import pytest
 
-from duihua.evaluation.intervals import bootstrap_mean, bootstrap_ratio, paired_mean, t_interval, t_quantile, wilson
+from duihua.evaluation.intervals import (
+    bootstrap_difference,
+    bootstrap_mean,
+    bootstrap_ratio,
+    paired_mean,
+    t_interval,
+    t_quantile,
+    wilson,
+)
 
 
 def test_wilson_equals_the_hand_computed_interval() -> None:
@@ -72,6 +80,22 @@ def test_bootstrap_is_the_same_for_the_same_seed() -> None:
     values = np.random.default_rng(5).normal(size=50).tolist()
     assert bootstrap_mean(values, seed=3) == bootstrap_mean(values, seed=3)
     assert bootstrap_mean(values, seed=3) != bootstrap_mean(values, seed=4)
+
+
+def test_the_difference_of_two_groups_is_as_sure_as_both_together() -> None:
+    """Against the normal interval of independent means: variances add up."""
+    generator = np.random.default_rng(2)
+    first, second = generator.normal(1.0, 1.0, 300), generator.normal(3.0, 2.0, 400)
+    ones = [np.ones(300).tolist(), np.ones(400).tolist()]
+    found = bootstrap_difference((first.tolist(), ones[0]), (second.tolist(), ones[1]), resamples=2000)
+    half = 1.96 * math.sqrt(first.var(ddof=1) / 300 + second.var(ddof=1) / 400)
+    assert found.value == pytest.approx(second.mean() - first.mean())
+    assert found.low == pytest.approx(found.value - half, abs=0.03)
+    assert found.high == pytest.approx(found.value + half, abs=0.03)
+    assert found.n == 700
+    alone = bootstrap_mean(second.tolist(), resamples=2000)  # the wrong way: as if the other group were known
+    assert alone.high - alone.low < found.high - found.low - 0.02
+    assert math.isnan(bootstrap_difference(([], []), ([1.0], [1.0])).value)
 
 
 def test_paired_mean_takes_out_what_pairs_share() -> None:

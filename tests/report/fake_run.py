@@ -206,9 +206,34 @@ def _sft(hostile: str) -> dict[str, Any]:
              "left_out": {"empty message": 3, "last turns cut off, longer than a row": 41}},
             {"name": "tutor", "language": "zh", "conversations": 3108, "tokens": 251_129, "left_out": {}},
         ],
+        "memorised": {
+            "sources": [
+                {"name": "small-talk" + hostile, "times_seen": 12.4, "heldout_known": 221,
+                 "gap": {"value": 1.84, "low": 1.52, "high": 2.17, "n": 76},
+                 "train": _by_heart(16, 0.31, 0.75, 0.93), "heldout": _by_heart(60, 2.15, 0.08, 0.61)},
+                {"name": "tutor", "times_seen": 0.6, "heldout_known": 0, "gap": None,
+                 "train": _by_heart(16, 1.92, 0.0, 0.22), "heldout": None},
+            ],
+            "exact": {"train": {"value": 0.375, "low": 0.21, "high": 0.57, "n": 24},
+                      "heldout": {"value": 0.083, "low": 0.01, "high": 0.35, "n": 12}},
+            "curve": [{"step": step, "heldout_loss": 2.9, "train_loss/small-talk" + hostile: 0.3 + 2 * math.exp(-step / 60),
+                       "heldout_loss/small-talk" + hostile: 2.4, "train_loss/tutor": 1.9 + math.exp(-step / 60)}
+                      for step in (0, 75, 150, 225, 300)],
+        },
         "seconds": 84.0,
         "terms": [TERMS["small-talk"]],
     }  # fmt: skip
+
+
+def _by_heart(conversations: int, loss: float, exact: float, copied: float) -> dict[str, Any]:
+    """Figures of one part of a source, as sft writes them."""
+
+    def near(value: float, n: int) -> dict[str, Any]:
+        return {"value": value, "low": max(0.0, value - 0.1), "high": value + 0.1, "n": n}
+
+    return {"conversations": conversations, "tokens": 40 * conversations, "loss": near(loss, conversations), "prompts": 12,
+            "exact": near(exact, 12), "longest_run": near(9 * copied, 12), "run_share": near(copied, 12),
+            "copied": near(copied, 12), "reference_copied": near(0.12, 12)}  # fmt: skip
 
 
 def _reward(hostile: str) -> dict[str, Any]:
@@ -226,12 +251,24 @@ def _reward(hostile: str) -> dict[str, Any]:
         },
         "probes": {"word_salad": {"value": 0.91, "low": 0.86, "high": 0.94, "n": 200, "description": "words in random order"},
                    "longer": {"value": 0.63, "low": 0.56, "high": 0.69, "n": 200, "description": "the reply twice"}},
-        "normalisation": {"mean": 0.214, "std": 1.381},
+        "normalisation": {"mean": 0.214, "std": 1.381, "n": 192, "on_reference_policy": True,
+                          "verification": {"mean": 0.041, "mean_standard_error": 0.103, "std": 1.009,
+                                           "std_standard_error": 0.058, "n": 190}},
         "left_out": {"train": {"total": 9, "reasons": {"prompt met before": {"count": 9, "first": "small-talk"}}},
                      "heldout": {"total": 4, "reasons": {"prompt met before": {"count": 4, "first": "tutor"}}}},
         "cut": {"train": {"total": 290, "reasons": {"human pair cut to 128 tokens": {"count": 290, "first": "dpo-en"}}}},
+        "sources": [
+            {"source": "small-talk" + hostile, "kind": "human", "value": 0.587, "low": 0.519, "high": 0.652, "n": 206},
+            {"source": "tutor", "kind": "off_topic", "value": 0.31, "low": 0.25, "high": 0.38, "n": 200},
+        ],
         "calibration_error": 0.041,
+        "calibration_curve": [
+            {"low": 0.5, "high": 0.55, "confidence": 0.527, "right": 0.48, "n": 300},
+            {"low": 0.9, "high": 0.95, "confidence": 0.924, "right": 0.89, "n": 212},
+        ],
+        "margins": [{"low": -1.5, "high": 0.0, "n": 233}, {"low": 0.0, "high": 1.5, "n": 400}, {"low": 1.5, "high": 3.0, "n": 179}],
         "length_correlation": 0.12,
+        "chosen_is_longer": 0.531,
         "seconds": 40.5,
         "terms": [TERMS["small-talk"]],
     }  # fmt: skip

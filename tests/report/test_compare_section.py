@@ -131,3 +131,23 @@ def test_it_fits_and_runs_nothing(browser: Any, tmp_path: Path, width: int, loca
     page.evaluate("document.querySelector('#compare .wins').style.width = '3000px'")
     assert page.evaluate(cut_off) == 1
     context.close()
+
+
+def test_the_best_step_says_by_whose_judgement(tmp_path: Path) -> None:
+    run = made(tmp_path)
+    stored = json.loads((run / "ppo" / "result.json").read_text())["metrics"]["over_optimisation"]
+
+    def shown(**changes: Any) -> str:
+        change_metrics(run, "ppo", over_optimisation={**stored, **changes})
+        return text_of(html_of(run), "gaming")
+
+    by_judge = shown(best_by="heldout_judge", judge="reward_model")
+    assert "a judge that it is not trained on" in by_judge and "Nobody else judged" not in by_judge
+    assert "a gold rule that it is not trained on" in shown(best_by="heldout_judge", judge="gold")
+    rows = [{name: value for name, value in row.items() if name != "heldout_judge"} for row in stored["rows"]]
+    alone = shown(rows=rows, best_step=96, best_by="heldout_reward", judge=None)
+    assert "★ best at step 96: +0.90. Nobody else judged" in alone and "a judge that it is not trained on" not in alone
+    assert "Nobody else judged" in shown(rows=rows, best_step=96), "a result of an older version"
+    rules = shown(best_by="heldout_judge", judge="rules")
+    assert "worked out, not learnt" in rules and "Nobody else judged" not in rules
+    assert "a judge that it is not trained on" not in rules

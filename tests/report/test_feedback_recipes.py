@@ -51,6 +51,8 @@ def test_reward_model_and_judge_share_no_vote_no_pair_of_the_run_and_no_seed(tmp
     assert reward.sampled_pairs == judge.sampled_pairs == 77, "the run's settings"
     assert found.training.stages[1].inputs == {"policy": tmp_path, "reward": "reward"}
     assert [source.name for source in found.policy_config.sources] == ["", "chitchat"]
+    (alone,) = recipes(tmp_path, "ppo").policy_config.sources
+    assert Path(alone.path).name == "prompts-learn.jsonl", "without a run the store's prompts and no others"
 
 
 def test_with_a_judge_at_hand_the_reward_model_reads_both_halves(tmp_path: Path, run: Path) -> None:

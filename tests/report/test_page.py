@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from duihua.report.page import SECTIONS, write_report
+from duihua.report.sections.reward_figures import steps
 from duihua.report.texts import TEXTS
 
 build_fake_run = runpy.run_path(str(Path(__file__).with_name("fake_run.py")))["build_fake_run"]
@@ -381,3 +382,27 @@ def test_the_tokens_of_a_run_stand_in_its_report_and_a_broken_view_is_said(tmp_p
     assert "token_view.json could not be read" in text_of(written(run), "tokens")
     view.unlink()
     assert '<section id="tokens"' not in written(run)
+
+
+def test_the_reward_model_shows_what_the_doctor_looks_at(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path)
+    html = written(run)
+    shown = text_of(html, "reward")
+    assert "small-talk Human preference 0.587 [0.519, 0.652] 206" in shown
+    assert "tutor Human against off-topic reply ! 0.310 [0.250, 0.380] 200" in shown, "turned round for certain"
+    assert "Calibration error 0.041 on 512 pairs" in shown
+    assert "worse reply preferred: 233" in shown and "better reply preferred: 579" in shown
+    assert "length tells nothing 0.531" in shown
+    assert "190 replies of the same policy, each figure with its standard error 0.041 ± 0.103 , 1.009 ± 0.058" in shown
+    assert "偏向较差的回答：233" in html
+    stored = json.loads((run / "reward" / "result.json").read_text(encoding="utf-8"))
+    for name in ("sources", "calibration_curve", "margins", "chosen_is_longer"):
+        stored["metrics"].pop(name)
+    stored["metrics"]["normalisation"] = {"mean": 0.2, "std": 1.4, "on_reference_policy": False}
+    (run / "reward" / "result.json").write_text(json.dumps(stored), encoding="utf-8")
+    older = text_of(written(run), "reward")
+    assert "Accuracy by source" not in older and "preferred:" not in older and "no conversations" in older
+
+
+def test_the_bars_of_a_histogram_stand_on_zero() -> None:
+    assert steps([(-1.0, 0.0, 3.0), (0.0, 1.0, 5.0)]) == [(-1, 0), (-1, 3), (0, 3), (0, 5), (1, 5), (1, 0)]

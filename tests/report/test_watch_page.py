@@ -113,3 +113,20 @@ def test_the_page_may_ask_this_machine_and_nobody_else(tmp_path: Path) -> None:
     assert "default-src 'none'" in policy and "connect-src 'self'" in policy
     assert '{"every":3.0}' in html
     assert not re.findall(r"https?://", html)
+
+
+def test_what_the_doctor_finds_stands_in_both_languages_and_for_each_run(tmp_path: Path) -> None:
+    for name, entropy in (("bad", 0.1), ("good", 3.0)):
+        path = stage(tmp_path / name, "ppo")
+        rows = [
+            {"step": i + 1, "iteration": i, "kl": 0.1, "score": 0.1 * i, "length": 9.0, "entropy": 3.0 if i < 3 else entropy}
+            for i in range(6)
+        ]  # fmt: skip
+        (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bad, good = (write_content([tmp_path / name]) for name in ("bad", "good"))
+    words = re.sub(r"\s+", " ", text(bad))
+    assert "What the figures warn of" in words and "数据中的警示" in words
+    assert "problem 问题 entropy : 3.00 to 0.10 nats a token" in words
+    assert "Raise kl_coefficient" in words and '<div class="check bad">' in bad
+    assert 'class="check' not in good and "warn of" not in good
+    assert write_content([tmp_path / "bad", tmp_path / "good"]).count('<div class="check bad">') == 1

@@ -18,7 +18,6 @@ from duihua.errors import BundleError, ConfigError, DataError
 from duihua.models.bundle import ModelCard, load_bundle, save_bundle
 from duihua.models.heads import ScoredDecoder
 from duihua.nn.lora_config import LoraConfig
-from duihua.nn.losses import token_log_probabilities
 from duihua.stages import dpo
 from duihua.stages.configs.dpo import DPOConfig
 from duihua.stages.context import StageContext
@@ -113,7 +112,7 @@ def alone(decoder: Any, tree: Tree) -> tuple[float, float]:
     found = []
     for reply in (tree.chosen, tree.rejected):
         row = torch.tensor([tree.prompt + reply])
-        logprobs = token_log_probabilities(decoder(row)[:, :-1], row[:, 1:])
+        logprobs = decoder(row)[:, :-1].log_softmax(-1).gather(-1, row[:, 1:, None])[..., 0]
         found.append(float(logprobs[0, len(tree.prompt) - 1 :].sum().detach()))
     return found[0], found[1]
 
@@ -344,6 +343,7 @@ def test_faults_are_named(lab: Any, tmp_path: Path) -> None:
         ({"epochs": 0}, "at least 1"),
         ({"lora": {"dropout": 0.1}}, "dropout"),
         ({"preferences": [], "conversations": []}, "no source"),
+        ({"preferences": [{"name": "dpo-en", "weight": 0.5}]}, r"preferences\[0\].weight"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -20,9 +20,10 @@ from duihua.errors import BundleError, ConfigError, DataError, TrainingError
 from duihua.models.bundle import ModelCard, load_bundle, save_bundle
 from duihua.models.heads import ScoredDecoder
 from duihua.nn.lora_config import LoraConfig
-from duihua.stages import grpo
+from duihua.stages import grpo, rejection_sampling
 from duihua.stages.actor_critic import Actor, ReplyBatch
 from duihua.stages.configs.grpo import GRPOConfig
+from duihua.stages.configs.rejection_sampling import RejectionSamplingConfig
 from duihua.stages.configs.verifiable import RuleConfig
 from duihua.stages.context import StageContext
 from duihua.stages.group_math import group_advantages, k3, solved_alike, token_weights, whole_reply_rewards
@@ -153,8 +154,16 @@ def test_first_update_has_ratio_one_and_no_kl(lab: Any) -> None:
     found = {name: value / weight for name, (value, weight) in metrics.items()}
     assert (found["ratio"], found["approximate_kl"], found["clip_fraction"]) == (1.0, 0.0, 0.0)
     assert found["kl_loss"] == 0.0 and found["kl"] == 0.0, "policy and reference are the same at step 0"
-    assert found["sampler_difference"] < 1e-4
+    assert found["sampler_difference"] < 1e-5
     assert "explained_variance" not in found, "there is no critic"
+
+
+def test_replies_of_another_policy_stop_the_run_and_the_error_names_the_stage(lab: Any) -> None:
+    config = settings()
+    foreign = rollout(lab, config, sampler=lab.sampler(lab.decoder(seed=7), config))
+    with pytest.raises(TrainingError, match="disagree") as caught:
+        foreign.next()
+    assert caught.value.where == "grpo, rollout 0"
 
 
 def test_advantages_sum_to_zero_in_each_group_and_every_token_has_its_replys(lab: Any) -> None:
@@ -323,6 +332,23 @@ def test_a_python_rule_is_the_reward_and_the_answer_of_the_data_reaches_the_rule
     prompt = Prompt(0, [{"role": "user", "content": "x"}], [1], answer="red cat")
     right, wrong = (Reply(lab.tokenizer.encode(text), [], True) for text in ("Red cat.", "cat red"))
     assert score([prompt, prompt], [right, wrong]).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("learning", ["grpo", "rejection_sampling"])
+def test_a_template_that_ends_no_reply_is_refused_before_anything_is_sampled(
+    lab: Any, tmp_path: Path, learning: str
+) -> None:
+    config, context = stage(lab, tmp_path)
+    open_ended = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    open_ended += "{% if add_generation_prompt %}assistant: {% endif %}"
+    template = context.inputs["policy"] / "chat_template.jinja"
+    template.write_text(open_ended, encoding="utf-8")
+    with pytest.raises(DataError, match="ends no reply with a stop token"):
+        if learning == "grpo":
+            grpo.run(config, context)
+        else:
+            rejection_sampling.run(RejectionSamplingConfig(sources=config.sources, prompt_tokens=24), context)
+    assert not context.directory.exists()
 
 
 def test_faults_in_the_inputs_are_named(lab: Any, tmp_path: Path) -> None:

@@ -17,10 +17,13 @@ import duihua.stages.over_optimisation as module
 from duihua.errors import ConfigError
 from duihua.models.bundle import ModelCard, Normalisation, load_bundle, save_bundle
 from duihua.models.heads import ScoredDecoder
-from duihua.stages import ppo
+from duihua.stages import grpo, ppo
 from duihua.stages.configs.doctors import PPODoctorConfig
+from duihua.stages.configs.grpo import GRPOConfig
 from duihua.stages.configs.ppo import PPOConfig
+from duihua.stages.configs.verifiable import RuleConfig
 from duihua.stages.context import StageContext
+from duihua.stages.over_optimisation import HeldOutMeter
 from duihua.stages.ppo_doctor import examine, read_metrics
 from duihua.stages.replies import Prompt, Reply
 from duihua.training.checkpoints import load_weights
@@ -55,6 +58,7 @@ def test_measuring_changes_nothing_that_is_learnt(lab: Any, tmp_path: Path) -> N
     assert [row["step"] for row in found["rows"]] == [0, 2, 4, 6, 8]
     assert found["rows"][0]["heldout_kl"] == 0.0 and found["rows"][-1]["heldout_kl"] != 0.0
     assert found["kept_step"] is None and found["prompts"] == 16
+    assert (found["best_by"], found["judge"]) == ("heldout_judge", "reward_model")
     scores = [row["heldout_judge"] for row in found["rows"]]
     assert found["best_step"] == found["rows"][scores.index(max(scores))]["step"]
     assert scores != [row["heldout_reward"] for row in found["rows"]], "the judge is another model than the reward"
@@ -97,8 +101,8 @@ def test_the_prompts_are_neither_rolled_out_nor_held_out(
     seen: dict[str, set[str]] = {}
     right = ppo.held_out_meter
 
-    def spied(start: Any, config: Any) -> Any:
-        meter = right(start, config)
+    def spied(start: Any, *rest: Any) -> Any:
+        meter = right(start, *rest)
         for name, prompts in (("train", start.train), ("heldout", start.heldout), ("watched", meter.prompts)):
             seen[name] = {prompt.messages[-1]["content"] for prompt in prompts}
         return meter
@@ -122,3 +126,82 @@ def test_a_judge_that_is_never_asked_is_said(lab: Any, tmp_path: Path, capsys: p
     ppo.run(dataclasses.replace(config, iterations=1), context)
     shown = capsys.readouterr()
     assert "the judge is never asked" in shown.out + shown.err
+
+
+def plain(text: str) -> float:
+    """The share of characters that are ASCII; about half of those of a random reply."""
+    return sum(letter.isascii() for letter in text) / max(1, len(text))
+
+
+def proxy(messages: Sequence[Any], text: str) -> float:
+    """What is trained on: the more plain characters the better."""
+    return 4 * plain(text)
+
+
+def meant(messages: Sequence[Any], text: str) -> float:
+    """What is meant: a mixture. All of one kind is worth nothing, so that the proxy pays for leaving it."""
+    return 8 * plain(text) * (1 - plain(text))
+
+
+def test_a_gold_rule_that_falls_while_the_reward_rises_chooses_the_step(
+    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And without it the reward that is trained on chooses, another step, and the history says so."""
+    seen: list[HeldOutMeter] = []
+    right = ppo.held_out_meter
+
+    def kept(*given: Any) -> HeldOutMeter | None:
+        found = right(*given)
+        assert found is not None
+        seen.append(found)
+        return found
+
+    monkeypatch.setattr(ppo, "held_out_meter", kept)
+    config, context = stage(lab, tmp_path, "gold")
+    config = dataclasses.replace(
+        config, iterations=12, epochs=4,
+        trainer=dataclasses.replace(
+            config.trainer, evaluate_every=16, keep_best="heldout_judge", best_is="highest", end_with="best"
+        ),
+    )  # fmt: skip
+    alone = dataclasses.replace(context, inputs={"policy": context.inputs["policy"]})
+    found = ppo.run(config, alone, reward=proxy, gold=meant).metrics["over_optimisation"]
+    first, last = found["rows"][0], found["rows"][-1]
+    assert last["heldout_reward"] > first["heldout_reward"] + 0.4
+    assert last["heldout_judge"] < first["heldout_judge"] - 0.3
+    assert (found["best_by"], found["judge"]) == ("heldout_judge", "gold")
+    best = max(found["rows"], key=lambda row: row["heldout_judge"])["step"]
+    assert found["best_step"] == best < last["step"]
+    assert found["kept_step"] == max(found["rows"][1:], key=lambda row: row["heldout_judge"])["step"]
+
+    without = dataclasses.replace(seen[0], judge=None).history(alone.directory, None)
+    assert (without["best_by"], without["judge"]) == ("heldout_reward", None)
+    assert without["best_step"] == max(found["rows"], key=lambda row: row["heldout_reward"])["step"] != best
+
+
+def test_the_input_judge_goes_before_a_gold_rule(lab: Any, tmp_path: Path) -> None:
+    config, context = stage(lab, tmp_path, "both")
+    config = watching(dataclasses.replace(config, iterations=1))
+    assert ppo.run(config, context, gold=meant).metrics["over_optimisation"]["judge"] == "reward_model"
+    inputs = {name: path for name, path in context.inputs.items() if name != "judge"}
+    other = dataclasses.replace(context, directory=tmp_path / "gold", inputs=inputs)
+    rows = ppo.run(config, other, gold=meant).metrics["over_optimisation"]["rows"]
+    assert all(0.0 <= row["heldout_judge"] <= 2.0 for row in rows), "the rule's own range"
+
+
+def test_rules_that_judge_the_rollouts_judge_what_is_held_out(lab: Any, tmp_path: Path) -> None:
+    config, context = stage(lab, tmp_path, "rules")
+    rules = (RuleConfig("pattern", pattern=r"(?s).*[aeiou].*"), RuleConfig("answer", weight=2.0))
+    settings = GRPOConfig(
+        sources=config.sources, iterations=2, rollout_prompts=8, group=4, minibatches=2, reply_tokens=8, prompt_tokens=48,
+        train_prompts=40, watch_prompts=16, heldout_prompts=8, samples=0, rules=rules, optimizer=config.optimizer,
+        trainer=dataclasses.replace(config.trainer, evaluate_every=2),
+    )  # fmt: skip
+    alone = dataclasses.replace(context, inputs={"policy": context.inputs["policy"]})
+    found = grpo.run(settings, alone).metrics["over_optimisation"]
+    assert (found["best_by"], found["judge"]) == ("heldout_judge", "rules")
+    assert [row["heldout_judge"] for row in found["rows"]] == [row["heldout_reward"] for row in found["rows"]]
+    assert 0.0 < found["rows"][0]["heldout_judge"] <= 1.0, "most random replies have a vowel, none is the answer"
+    other = dataclasses.replace(alone, directory=tmp_path / "python")
+    found = grpo.run(settings, other, reward=proxy).metrics["over_optimisation"]
+    assert (found["best_by"], found["judge"]) == ("heldout_reward", None), "the rules are not what judges then"

@@ -19,12 +19,15 @@ from duihua.errors import BundleError, ConfigError, DataError
 from duihua.models.bundle import ModelCard, Normalisation, load_bundle, save_bundle
 from duihua.models.heads import ScoredDecoder
 from duihua.stages import ppo
+from duihua.stages.actor_critic import ActorCritic
 from duihua.stages.comparison import Comparison, Side, compare
 from duihua.stages.configs.ppo import PPOConfig
 from duihua.stages.context import StageContext
 from duihua.stages.judging import choose_prompts
+from duihua.stages.policy_training import Start
 from duihua.stages.prompts import open_sources
 from duihua.stages.replies import Prompt
+from duihua.stages.rollout import Rollout
 from duihua.text.chat_template import ChatTemplate
 from duihua.text.tokenizer import Tokenizer
 
@@ -96,10 +99,10 @@ def gold_rule(messages: list[Any], text: str) -> float:
     return 4 * sum(letter in "aeiou" for letter in text) / max(1, len(text))
 
 
-def stage(lab: Any, folder: Path, **changes: Any) -> tuple[PPOConfig, StageContext]:
-    """A PPO stage on files, with a policy bundle and a random reward bundle."""
-    policy = lab.policy_bundle(folder / "sft")
-    reward = ScoredDecoder(lab.decoder(seed=0)).initialise_score(3)
+def stage(lab: Any, folder: Path, dropout: float = 0.0, **changes: Any) -> tuple[PPOConfig, StageContext]:
+    """A PPO stage on files, with a policy bundle and a random reward bundle. dropout: what both were trained with."""
+    policy = lab.policy_bundle(folder / "sft", dropout=dropout)
+    reward = ScoredDecoder(lab.decoder(seed=0, dropout=dropout)).initialise_score(3)
     card = ModelCard(title="tiny reward", stage="reward")
     save_bundle(folder / "reward", reward, lab.tokenizer, card, normalisation=Normalisation(0.1, 0.9))
     config = lab.config(
@@ -133,6 +136,62 @@ def test_the_stage_gives_a_policy_bundle_and_the_promised_figures(lab: Any, tmp_
     assert "value.weight" in load_file(newest / "weights.safetensors"), "the critic lives in the checkpoints"
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("sft", "ppo"))
     assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+class SeenEnough(Exception):  # noqa: N818
+    """Ends a stage where a test has what it wanted to look at."""
+
+
+@pytest.mark.checklist(22)
+@pytest.mark.mutation(
+    "dropout stays on", "duihua.stages.actor_critic:switch_off_dropout", lambda right, *networks: None
+)
+@pytest.mark.mutation(
+    "dropout is switched off in what is trained alone",
+    "duihua.stages.actor_critic:switch_off_dropout",
+    lambda right, network, *others: right(network),
+)
+@pytest.mark.mutation(
+    "dropout stays on in the critic",
+    "duihua.stages.actor_critic:switch_off_dropout",
+    lambda right, network, *others: right(network.policy, *others),
+)
+def test_the_stage_switches_dropout_off_in_all_four_networks(
+    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Policy, critic, reference and reward model of bundles trained with dropout, as the stage hands them to the Trainer:
+    even in training mode two forwards are equal."""
+    config, context = stage(lab, tmp_path, dropout=0.3, critic="reward")
+    seen: dict[str, Any] = {}
+
+    def look(rollout: Rollout, start: Start, *rest: Any) -> None:
+        judge = start.judge.bundle
+        assert judge is not None and isinstance(rollout.network, ActorCritic)
+        network = rollout.network
+        seen.update(policy=network.policy, critic=network.critic, reference=rollout.reference, reward=judge.reward)
+        raise SeenEnough
+
+    monkeypatch.setattr(ppo, "learn_from", look)
+    with pytest.raises(SeenEnough):
+        ppo.run(config, context)
+    ids = torch.tensor([lab.prompts(1)[0].ids])
+    stored = load_bundle(context.inputs["policy"]).policy.train()
+    assert not torch.equal(stored(ids), stored(ids)), "the bundle itself has dropout"
+    assert len({id(network) for network in seen.values()}) == 4
+    for name, network in seen.items():
+        network.train()
+        assert torch.equal(network(ids), network(ids)), name
+
+
+@pytest.mark.checklist(18, 22)
+@pytest.mark.mutation(
+    "dropout stays on", "duihua.stages.actor_critic:switch_off_dropout", lambda right, *networks: None
+)
+def test_the_first_ratio_is_one_where_the_bundles_were_trained_with_dropout(lab: Any, tmp_path: Path) -> None:
+    config, context = stage(lab, tmp_path, dropout=0.3)
+    ppo.run(config, context)
+    first = json.loads((tmp_path / "ppo" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert (first["ratio"], first["approximate_kl"], first["clip_fraction"]) == (1.0, 0.0, 0.0)
 
 
 class Killed(BaseException):
@@ -208,9 +267,10 @@ def test_faults_in_the_inputs_are_named(lab: Any, tmp_path: Path) -> None:
         ("gae_lambda", 1.5, "between 0 and 1"),
         ("kl_coefficient", -0.1, "negative"),
         ("minibatches", 7, "equal minibatches"),
+        ("sources", [], "no source"),
     ],
 )
-def test_impossible_settings_are_refused(field: str, value: float, message: str) -> None:
+def test_impossible_settings_are_refused(field: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(PPOConfig, {field: value})
 
@@ -243,10 +303,9 @@ def test_a_kl_target_of_nothing_is_refused_in_one_line(target: float) -> None:
 
 
 def test_a_penalty_that_is_off_is_warned_of_before_anything_is_sampled(
-    lab: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    lab: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    policy = load_bundle(lab.policy_bundle(tmp_path / "sft"))
-    ppo.check_inputs(lab.config(prompt_tokens=32, kl_coefficient=0.0), policy, None)
+    ppo.check_inputs(lab.config(prompt_tokens=32, kl_coefficient=0.0), None)
     assert "nothing holds the policy near its reference" in capsys.readouterr().err
-    ppo.check_inputs(lab.config(prompt_tokens=32), policy, None)
+    ppo.check_inputs(lab.config(prompt_tokens=32), None)
     assert capsys.readouterr().err == ""

@@ -11,7 +11,8 @@ import pytest
 from duihua.cli.main import main
 from duihua.errors import DataError
 from duihua.stages.configs.doctors import PPODoctorConfig
-from duihua.stages.ppo_doctor import by_rollout, correlation, examine, read_metrics
+from duihua.stages.ppo_doctor import by_rollout, correlation, examine, findings_so_far, read_metrics
+from duihua.training import metrics_file
 
 HEALTHY: dict[str, Any] = {
     "ratio": 1.0, "approximate_kl": 0.0, "clip_fraction": 0.05, "sampler_difference": 1e-5, "entropy": 3.0, "eos_rate": 0.9,
@@ -127,3 +128,59 @@ def test_folders_without_figures_are_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("{broken\n")
     with pytest.raises(DataError, match="no JSON"):
         read_metrics(tmp_path)
+
+
+def test_a_last_line_that_a_crash_cut_is_left_out_wherever_it_was_cut(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({**row, "said": "你好"}, ensure_ascii=False) for row in run()[:3]]
+    whole = "".join(line + "\n" for line in lines[:2]).encode()
+    last = lines[2].encode()
+    for length in range(len(last)):
+        path.write_bytes(whole + last[:length])
+        assert [row["step"] for row in read_metrics(tmp_path)] == [1.0, 2.0]
+        assert [row["step"] for row in metrics_file.read_metrics(path)] == [1.0, 2.0], "as the training itself reads it"
+    path.write_bytes(whole + last)
+    assert len(read_metrics(tmp_path)) == 3, "a whole line that only lacks its end is one"
+
+
+def test_a_broken_line_before_the_last_is_named_with_its_place(tmp_path: Path) -> None:
+    lines = [json.dumps(row) for row in run()[:3]]
+    for broken in (1, 2):
+        cut = [line[:-9] if number == broken else line for number, line in enumerate(lines, start=1)]
+        (tmp_path / "metrics.jsonl").write_text("\n".join(cut))
+        with pytest.raises(DataError, match="no JSON") as caught:
+            read_metrics(tmp_path)
+        assert caught.value.where == f"{tmp_path / 'metrics.jsonl'}:{broken}"
+    (tmp_path / "metrics.jsonl").write_text("\n".join(cut[:2]) + "\n")  # the last one, but with its end
+    with pytest.raises(DataError, match="no JSON"):
+        read_metrics(tmp_path)
+
+
+def test_of_a_run_that_goes_on_only_what_is_not_as_it_should_be_is_told() -> None:
+    assert findings_so_far(run()) == []
+    found = findings_so_far(run(entropy=0.1, clip_fraction=0.9))
+    assert [(finding.state, finding.check) for finding in found] == [("problem", "entropy"), ("note", "step size")]
+    assert findings_so_far(run(entropy=0.1), PPODoctorConfig(least_entropy_share=0.01)) == []
+
+
+def test_before_the_third_rollout_nothing_is_told_and_of_other_trainings_never() -> None:
+    silent = run(eos_rate=0.0)
+    for row in silent:
+        row["eos_rate"] = 0.0
+    assert findings_so_far(silent[:4]) == []
+    assert [finding.check for finding in findings_so_far(silent[:6])] == ["ends"]
+    assert findings_so_far([{"step": float(i), "loss": 2.0, "entropy": 1.0 / (i + 1)} for i in range(9)]) == []
+    assert findings_so_far([]) == []
+
+
+def test_three_rollouts_have_not_two_ends_and_say_nothing_of_a_gain() -> None:
+    checks = [[f.check for f in examine(run(score=-1.0)[: 2 * count], PPODoctorConfig()).findings] for count in (3, 4)]
+    assert "score" not in checks[0] and "score" in checks[1]
+
+
+def test_figures_that_are_not_finite_are_passed_over() -> None:
+    rows = run()
+    for name in ("kl", "score", "length"):
+        rows[6][name] = float("nan")
+        rows[8].pop(name)
+    assert findings_so_far(rows) == []

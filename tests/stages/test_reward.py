@@ -554,6 +554,10 @@ def test_a_killed_stage_ends_with_the_same_bits(trained: Any, tmp_path: Path, mo
         ({"epochs": 0}, "at least 1"),
         ({"margin": -1.0}, "negative"),
         ({"preferences": [], "conversations": []}, "no source"),
+        (
+            {"preferences": [{"name": "dpo-en"}, {"name": "dpo-zh", "weight": 2.0}]},
+            r"preferences\[1\].weight: .*found 2",
+        ),
         ({"sampled_pair": 3}, "sampled_pairs"),
     ],
 )
@@ -598,3 +602,10 @@ def test_pairs_that_cannot_be_used_are_named_before_anything_is_sampled(lab: Any
     config = dataclasses.replace(config, conversations=(), long_pairs="leave_out")
     with pytest.raises(DataError, match=r"no pair to learn from: 1 x human pair longer than 64 tokens"):
         reward.run(config, context)
+
+
+def test_a_weight_is_refused_for_pairs_alone() -> None:
+    """Prompts are drawn by weight; pairs are all learnt."""
+    weighed = [{"name": "chitchat", "weight": 2.0}]
+    assert build(RewardConfig, {"conversations": weighed}).conversations[0].weight == 2.0
+    assert build(RewardConfig, {"preferences": [{"name": "dpo-en", "weight": 1.0}]}).preferences[0].name == "dpo-en"

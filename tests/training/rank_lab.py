@@ -112,7 +112,7 @@ def pairs() -> PairBatches:
 
 def ppo_config(**changes: Any) -> PPOConfig:
     base = PPOConfig(
-        sources=(), iterations=7, rollout_prompts=10, minibatches=2, micro_batch=3, epochs=4, reply_tokens=6, stop_kl=0.0,
+        iterations=7, rollout_prompts=10, minibatches=2, micro_batch=3, epochs=4, reply_tokens=6, stop_kl=0.0,
         samples=0, missing_end="none", optimizer=OptimizerConfig(kind="adamw", learning_rate=2e-3), trainer=QUIET,
     )  # fmt: skip
     return replace(base, **changes)

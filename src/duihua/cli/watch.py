@@ -53,7 +53,7 @@ def lines_of(views: Sequence[Any]) -> list[str]:
             for view in views
         ]
         return console.format_table("", ["run", "stage", "state", "step", *names, "left"], rows).splitlines()
-    from duihua.report.watching import sparkline
+    from duihua.report.watching import by_source, sparkline
 
     (view,) = views
     rate = f", {console.duration(view.seconds)} so far" if view.seconds else ""
@@ -63,6 +63,11 @@ def lines_of(views: Sequence[Any]) -> list[str]:
     if view.losses:
         lines.append(f"loss {view.losses[0]:.4g} -> {view.losses[-1]:.4g}  {sparkline(view.losses)}")
     lines += [f"{name.replace('_', ' ')} {figure(view, name)}" for name in SHOWN[1:] if name in view.figures]
+    lines += [
+        f"{source}: loss {loss(train)} on training conversations, {loss(heldout)} held out"
+        for source, (train, heldout) in by_source(view.figures).items()
+    ]
+    lines += [f"{finding.state}: {finding.check}: {finding.found}" for finding in view.findings]
     if view.sample:
         lines += [f"> {view.sample[0]}", view.sample[1]]
     return lines
@@ -71,6 +76,11 @@ def lines_of(views: Sequence[Any]) -> list[str]:
 def figure(view: Any, name: str) -> str:
     """A figure as text; the utilisation in per cent."""
     return f"{view.figures[name]:.0%}" if name == "utilisation" else f"{view.figures[name]:,.5g}"
+
+
+def loss(value: float | None) -> str:
+    """A loss as text; a dash where there is none."""
+    return "–" if value is None else f"{value:.4g}"
 
 
 def _place(view: Any) -> str:

@@ -12,12 +12,13 @@ from rich.text import Text
 
 from duihua import console
 from duihua.cli.chat_texts import Language, language_of_locale
-from duihua.cli.watch import SHOWN, figure
+from duihua.cli.watch import SHOWN, figure, loss
 from duihua.report.texts import TEXTS
-from duihua.report.watching import StageView, sparkline
+from duihua.report.watching import StageView, by_source, sparkline
 
 COMPARED = ("loss", "bits_per_byte", "reward", "tokens_per_second", "utilisation", "gradient_norm")
 STYLES = {"running": "bold cyan", "finished": "bold green", "still": "bold yellow"}
+FINDING_STYLES = {"problem": "bold red", "note": "bold yellow"}
 
 
 def dashboard(views: Sequence[StageView], language: Language | None = None) -> RenderableType:
@@ -45,9 +46,27 @@ def _panel(view: StageView, language: Language) -> Panel:
         course = f"{view.losses[0]:.4g} → {view.losses[-1]:.4g}  "
         parts.append(Text.assemble((f"{_text('loss', language)}  ", "dim"), course, (sparkline(view.losses), "cyan")))
     parts.append(facts)
+    if sources := by_source(view.figures):
+        losses = Table.grid(padding=(0, 2))
+        losses.add_row(*(Text(_text(name, language), "dim") for name in ("by_source", "trained_on", "held_out")))
+        for source, pair in sources.items():
+            losses.add_row(Text(source), *(Text(loss(value), "bold") for value in pair))
+        parts.append(losses)
+    if view.findings:
+        parts.append(_findings(view, language))
     if view.sample:  # Text and not markup: what a model wrote must not colour the terminal
         parts += [Text(_text("sample", language), "dim"), Text(f"> {view.sample[0]}", "bold"), Text(view.sample[1])]
     return Panel(Group(*parts), title=Text(f"{view.run} · {_stage(view, language)}"), title_align="left")
+
+
+def _findings(view: StageView, language: Language) -> Table:
+    """What the doctor finds not as it should be: how bad, what was found, and below it what that means and what to change."""
+    found = Table.grid(padding=(0, 2))
+    for finding in view.findings:
+        said = ". ".join(part for part in (finding.meaning, finding.remedy) if part)
+        text = Text.assemble((finding.check, "bold"), f"  {finding.found}", (f"\n{said}." if said else "", "dim"))
+        found.add_row(Text(_text(finding.state, language), FINDING_STYLES[finding.state]), text)
+    return found
 
 
 def _place(view: StageView, language: Language) -> Text:

@@ -33,18 +33,46 @@ class TokenAccuracy:
         return math.exp(min(self.loss, 700.0))
 
 
+@dataclass(frozen=True)
+class Scored:
+    """One conversation: how many of its tokens are counted, their nats together, and how many greedy choices are right."""
+
+    counted: int
+    nats: float
+    right: int
+
+
+def score_conversations(
+    network: nn.Module, examples: Sequence[Example], device: str | torch.device = "cpu"
+) -> list[Scored]:
+    """Score encoded conversations, each from its own start. network: token ids (b, t) -> logits (b, t, v)."""
+    masks = [example.loss_mask[1:] for example in examples]
+    learnt = [len(mask) - int(mask.argmax()) if mask.any() else 1 for mask in masks]  # from the first counted token on
+    made = predict(network, [example.token_ids.tolist() for example in examples], device, learnt)
+    found = []
+    for mask, size, one in zip(masks, learnt, made, strict=True):
+        counted = mask[-size:]
+        found.append(Scored(int(counted.sum()), float(one.nats[counted].sum()), int(one.right[counted].sum())))
+    return found
+
+
+def mean_loss(scored: Sequence[Scored]) -> float:
+    """Nats a counted token; not a number where none is counted."""
+    tokens = sum(one.counted for one in scored)
+    return sum(one.nats for one in scored) / tokens if tokens else math.nan
+
+
+def accuracy_of(scored: Sequence[Scored], seed: int = 0) -> TokenAccuracy:
+    """Loss and accuracy of conversations that were scored."""
+    tokens = sum(one.counted for one in scored)
+    if tokens == 0:
+        return TokenAccuracy(math.nan, Interval(math.nan, math.nan, math.nan, 0), len(scored))
+    share = bootstrap_ratio([one.right for one in scored], [one.counted for one in scored], seed=seed)
+    return TokenAccuracy(mean_loss(scored), Interval(share.value, share.low, share.high, tokens), len(scored))
+
+
 def token_accuracy(
     network: nn.Module, examples: Sequence[Example], *, device: str | torch.device = "cpu", seed: int = 0
 ) -> TokenAccuracy:
-    """Score encoded conversations, each from its own start. network: token ids (b, t) -> logits (b, t, v)."""
-    nats, right, counted = [], [], []
-    for example, made in zip(examples, predict(network, [e.token_ids.tolist() for e in examples], device), strict=True):
-        mask = example.loss_mask[1:]
-        nats.append(float(made.nats[mask].sum()))
-        right.append(int(made.right[mask].sum()))
-        counted.append(int(mask.sum()))
-    tokens = sum(counted)
-    if tokens == 0:
-        return TokenAccuracy(math.nan, Interval(math.nan, math.nan, math.nan, 0), len(examples))
-    share = bootstrap_ratio(right, counted, seed=seed)
-    return TokenAccuracy(sum(nats) / tokens, Interval(share.value, share.low, share.high, tokens), len(examples))
+    """Score encoded conversations and sum them up. network: token ids (b, t) -> logits (b, t, v)."""
+    return accuracy_of(score_conversations(network, examples, device), seed)

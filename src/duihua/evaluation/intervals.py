@@ -14,8 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
+
+Numbers: TypeAlias = NDArray[np.float64]
 
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
@@ -77,20 +81,51 @@ def bootstrap_ratio(
     Right for token accuracy and the like: tokens of one conversation are not independent, conversations are. Example i
     brings numerators[i] (right tokens) and denominators[i] (tokens); both are drawn together. `n` counts the examples.
     """
+    top, bottom = _columns(numerators, denominators)
+    if bottom.sum() == 0:
+        return Interval(math.nan, math.nan, math.nan, len(top))
+    low, high = np.quantile(_resampled(top, bottom, resamples, np.random.default_rng(seed)), [0.025, 0.975])
+    return Interval(float(top.sum() / bottom.sum()), float(low), float(high), len(top))
+
+
+def bootstrap_difference(
+    before: tuple[Sequence[float], Sequence[float]],
+    after: tuple[Sequence[float], Sequence[float]],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """sum/sum of `after` less that of `before`, each (numerators, denominators) of examples as in `bootstrap_ratio`.
+
+    For two groups that share no example: each is resampled by itself. `n` counts the examples of both.
+    """
+    groups = [_columns(*before), _columns(*after)]
+    n = sum(len(top) for top, _ in groups)
+    if any(bottom.sum() == 0 for _, bottom in groups):
+        return Interval(math.nan, math.nan, math.nan, n)
+    generator = np.random.default_rng(seed)
+    drawn = [_resampled(top, bottom, resamples, generator) for top, bottom in groups]
+    low, high = np.quantile([second - first for first, second in zip(*drawn, strict=False)], [0.025, 0.975])
+    first, second = (float(top.sum() / bottom.sum()) for top, bottom in groups)
+    return Interval(second - first, float(low), float(high), n)
+
+
+def _columns(numerators: Sequence[float], denominators: Sequence[float]) -> tuple[Numbers, Numbers]:
     top, bottom = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     if top.shape != bottom.shape or top.ndim != 1:
         raise ValueError(f"{top.shape} numerators for {bottom.shape} denominators")
-    if bottom.sum() == 0:
-        return Interval(math.nan, math.nan, math.nan, len(top))
-    generator = np.random.default_rng(seed)
+    return top, bottom
+
+
+def _resampled(top: Numbers, bottom: Numbers, resamples: int, generator: np.random.Generator) -> list[float]:
+    """The ratio of sums in each resample of whole examples; one without a denominator is passed over."""
     ratios = []
     for _ in range(resamples):
         drawn = generator.integers(0, len(top), len(top))
         weight = bottom[drawn].sum()
         if weight > 0:
-            ratios.append(top[drawn].sum() / weight)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return Interval(float(top.sum() / bottom.sum()), float(low), float(high), len(top))
+            ratios.append(float(top[drawn].sum() / weight))
+    return ratios
 
 
 def paired_mean(before: Sequence[float], after: Sequence[float]) -> PairedMean:

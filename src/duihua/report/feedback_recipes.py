@@ -158,11 +158,11 @@ def dpo_config(made: Made) -> DPOConfig:
 def ppo_config(made: Made) -> PPOConfig:
     """PPO on the prompts of the store and, with a run, those of the run."""
     found = run_config(made.run, "ppo", PPOConfig)
-    known = found or PPOConfig(sources=())
+    known = found or PPOConfig(sources=(prompts_source(made),))
     reply_tokens = min(known.reply_tokens, made.context // 4)
     return replace(
         known,
-        sources=(prompts_source(made), *known.sources),
+        sources=(prompts_source(made), *(found.sources if found else ())),
         reply_tokens=reply_tokens,
         prompt_tokens=min(known.prompt_tokens, made.context - reply_tokens - 1),
     )

@@ -408,6 +408,12 @@ TEXTS: dict[str, Text] = {
     "gaming.score": Text("mean score on {n} prompts that are not trained on", "{n} 个未参与训练的提示上的平均分"),
     "gaming.reward": Text("the reward that it is trained on", "训练所用的奖励"),
     "gaming.judge": Text("a judge that it is not trained on", "未参与训练的评判者"),
+    "gaming.gold": Text("a gold rule that it is not trained on", "未参与训练的真值规则"),
+    "gaming.rules": Text("the trained rules: worked out, not learnt", "训练所用的规则：逐条验算，而非学得"),
+    "gaming.by_reward": Text(
+        "Nobody else judged: the best by the very reward that it is trained on, which cannot show whether that was gamed.",
+        "没有别的评判者：这是按训练所用的奖励选出的，看不出奖励是否被钻了空子。",
+    ),
     "gaming.best": Text("★ best at step {step}: {value}.", "★ 第 {step} 步最好：{value}。"),
     "gaming.last": Text("The last step was kept.", "保留了最后一步的权重。"),
     "gaming.kept": Text("Step {step} was kept.", "保留了第 {step} 步的权重。"),
@@ -426,6 +432,7 @@ TEXTS: dict[str, Text] = {
     "axis.step": Text("step", "步"),
     "metric.loss": Text("Loss", "损失"),
     "metric.heldout_loss": Text("Held-out loss", "留出损失"),
+    "metric.train_loss": Text("Loss of a source", "单个来源的损失"),
     "metric.reward.loss": Text("Bradley-Terry loss", "Bradley-Terry 损失"),
     "metric.ppo.loss": Text("PPO loss", "PPO 损失"),
     "metric.policy_loss": Text("Policy loss", "策略损失"),
@@ -663,6 +670,44 @@ TEXTS: dict[str, Text] = {
         "Fine-tuning: held-out loss {loss} nats per token, held-out token accuracy {accuracy}.",
         "监督微调：留出损失每词元 {loss} 奈特，留出词元准确率 {accuracy}。",
     ),
+    # fine-tuning
+    "sft.title": Text("Fine-tuning: learnt, or learnt by heart?", "监督微调：学会了，还是背下来了？"),
+    "sft.note": Text(
+        "Each source by itself: the loss on a few of its training conversations and on its held-out ones, with the same "
+        "weights. Where both fall, it learns; where the first falls and the second rises, it learns by heart.",
+        "逐个来源：用同一份权重，在少量训练对话与留出对话上测得的损失。两者都下降，说明在学习；前者下降而后者上升，说明在死记硬背。",
+    ),
+    "sft.exact": Text(
+        "Greedy replies that are, word for word, a reply that the data gives to the prompt: {train} of prompts that were "
+        "trained on, {heldout} of held-out ones.",
+        "贪心回答与数据给该提示的某个回答逐字相同的比例：训练过的提示为 {train}，留出的提示为 {heldout}。",
+    ),
+    "sft.more": Text("More sources: {count}", "更多来源：{count} 个"),
+    "sft.source": Text("{name}: seen {times} times", "{name}：见过 {times} 次"),
+    "sft.source_gap": Text(
+        "{name}: seen {times} times, gap {gap} nats per token", "{name}：见过 {times} 次，差距 {gap} 奈特/词元"
+    ),
+    "sft.train": Text("Trained on", "训练过"),
+    "sft.heldout": Text("Held out", "留出"),
+    "sft.none": Text("nothing is held out", "没有留出对话"),
+    "sft.not_measured": Text("none of {count} was measured", "{count} 段均未测量"),
+    "sft.loss": Text("Loss", "损失"),
+    "sft.equal": Text("Equal, %", "逐字相同 %"),
+    "sft.run": Text("Run, %", "最长片段 %"),
+    "sft.copied": Text("Copied, %", "照抄 %"),
+    "sft.size": Text("{conversations} conversations, {prompts} prompts", "对话 {conversations} 段，提示 {prompts} 个"),
+    "sft.tokens": Text("{count} tokens", "{count} 词元"),
+    "sft.people": Text("people {value}", "人写的 {value}"),
+    "sft.columns": Text(
+        "Seen: how often training passed over a conversation of the source, not counting other sources that hold it too. "
+        "Loss: nats per token. Equal: replies that are, as a whole, a reply that the data gives to the prompt. Run: the share "
+        "of the reference's tokens that stands in the reply in one piece. Copied: the share of the reply's groups of four "
+        "words (four characters in Chinese) that stand in any training reply, and the same of what people wrote. Small: the "
+        "95% intervals.",
+        "见过：训练经过该来源每段对话的次数，其他来源中相同的对话不计。损失：奈特/词元。逐字相同：整个回答就是数据中对该提示的某个回答。最长片段：参考回答的"
+        "词元中，连续出现在回答里的最长一段所占比例。照抄：回答中每四个词（中文为四个字）组成的片段里，出现在任一训练回答中的比例；"
+        "下方是人写的回答的同一比例。小字为 95% 区间。",
+    ),
     # reward model
     "reward.title": Text("Reward model", "奖励模型"),
     "reward.note": Text(
@@ -699,6 +744,41 @@ TEXTS: dict[str, Text] = {
     "reward.normalisation": Text("Raw reward, mean and spread", "原始奖励的均值与标准差"),
     "reward.normalisation.note": Text(
         "rewards in this report are shifted and scaled by these", "报告中的奖励已按此平移和缩放"
+    ),
+    "reward.on_pairs": Text(
+        "taken over the replies of the held-out pairs, since there were no conversations to sample from",
+        "因没有可供采样的对话，在留出对的回答上计算",
+    ),
+    "reward.verified": Text("Normalised, on other replies: mean, spread", "归一化后在另一批回答上的均值与标准差"),
+    "reward.verified.note": Text(
+        "should be 0 and 1; {n} replies of the same policy, each figure with its standard error",
+        "应为 0 和 1；同一策略的 {n} 个回答，各附标准误",
+    ),
+    "reward.longer": Text("The better reply is the longer one", "较好的回答更长的比例"),
+    "reward.longer.note": Text(
+        "in the held-out pairs themselves, two of one length counted half; near 0.5: length tells nothing",
+        "留出对本身的情况，等长计一半；接近 0.5：长度说明不了好坏",
+    ),
+    "reward.sources": Text("Accuracy by source", "各来源的准确率"),
+    "reward.sources.note": Text(
+        "Small sources have wide intervals. “!”: the whole interval lies below 0.5, the worse reply is preferred there.",
+        "来源越小，区间越宽。“!”表示整个区间低于 0.5：在该来源上偏向较差的回答。",
+    ),
+    "reward.calibration_curve": Text("Is it right as often as it is sure?", "有多大把握，就有多准吗？"),
+    "reward.confidence": Text("probability that it gives to the reply that it prefers", "它认为所选回答更好的概率"),
+    "reward.right_share": Text("share of pairs where that reply is the better one", "所选回答确实更好的比例"),
+    "reward.calibration.summary": Text(
+        "Calibration error {error} on {n} pairs (without the off-topic ones). Below the dashed line it is surer than right.",
+        "{n} 对（不含跑题对）上的校准误差为 {error}。低于虚线表示过于自信。",
+    ),
+    "reward.margins": Text("How far apart it puts the two replies", "两个回答的奖励相差多少"),
+    "reward.margin": Text(
+        "raw reward of the better reply less that of the worse", "较好回答的原始奖励减去较差回答的原始奖励"
+    ),
+    "reward.margins.wrong": Text("worse reply preferred: {n}", "偏向较差的回答：{n}"),
+    "reward.margins.right": Text("better reply preferred: {n}", "偏向较好的回答：{n}"),
+    "reward.margins.summary": Text(
+        "The outermost steps hold all that lies beyond them.", "最外侧的两格包含更远的所有对。"
     ),
     "column.kind": Text("Kind of pair", "偏好对的种类"),
     "column.accuracy95": Text("Accuracy [95%]", "准确率 [95%]"),
@@ -937,11 +1017,21 @@ TEXTS: dict[str, Text] = {
     "watch.gradient_norm": Text("Gradient norm", "梯度范数"),
     "watch.learning_rate": Text("Learning rate", "学习率"),
     "watch.heldout_loss": Text("Held-out loss", "留出损失"),
+    "watch.by_source": Text("Loss by source", "各来源的损失"),
+    "watch.trained_on": Text("training conversations", "训练对话"),
+    "watch.held_out": Text("held out", "留出对话"),
     "watch.reward": Text("Reward", "奖励"),
     "watch.kl": Text("KL, nats a reply", "KL（奈特/回答）"),
     "watch.accuracy": Text("Pair accuracy", "偏好对准确率"),
     "watch.skipped_steps": Text("Steps not taken", "跳过的步数"),
     "watch.sample": Text("Latest sample", "最近的样例"),
+    "watch.findings": Text("What the figures warn of", "数据中的警示"),
+    "watch.findings.note": Text(
+        "As <code>duihua doctor ppo</code> says it of the rollouts so far, in English.",
+        "即 <code>duihua doctor ppo</code> 对目前各轮采样的诊断（英文）。",
+    ),
+    "watch.problem": Text("problem", "问题"),
+    "watch.note": Text("note", "提示"),
     "watch.curves": Text("Curves", "曲线"),
     "watch.compared": Text("Side by side", "并列比较"),
     "watch.run": Text("Run", "运行"),

@@ -15,13 +15,14 @@ from urllib.parse import urlencode
 from markupsafe import Markup
 
 from duihua.errors import DuihuaError
-from duihua.report.components import brief, duration, folded, joined, note, number, said, t, table
+from duihua.report.components import brief, duration, folded, joined, note, number, said, t, table, with_note
 from duihua.report.document import CLOSED, document
 from duihua.report.figures import Point, Series, line_chart, smooth, thin
 from duihua.report.run_record import StageRecord, finite, read_metrics
 from duihua.report.sections.curves import grid, metric_names, metric_title, stage_chart, telling
 from duihua.report.texts import TEXTS
 from duihua.report.watching import StageView, chosen_stage, view_stage, watched_stages
+from duihua.stages.diagnosis import Finding
 from duihua.version import __version__
 
 AXES = ("step", "tokens", "minutes")
@@ -103,10 +104,11 @@ def write_content(runs: Sequence[Path], stage: str = "", axis: str = "step") -> 
         return str(title)
     parts = [title, _stage_links(found, stage, axis)]
     if len(found) == 1:
-        parts += [_place(found[0].view), _cards(found[0].view), _sample(found[0]), _own_curves(found[0])]
+        (one,) = found
+        parts += [_place(one.view), _cards(one.view), _findings(one), _sample(one), _own_curves(one)]
     else:
         parts += [_comparison(found), _axis_links(stage, axis), _compared_curves(found, axis)]
-        parts += [_sample(one) for one in found]
+        parts += [_findings(one) for one in found] + [_sample(one) for one in found]
     return str(joined(part for part in parts if part))
 
 
@@ -176,6 +178,25 @@ def _cards(view: StageView) -> Markup:
         if name in view.figures
     ]
     return Markup('<div class="cards">{}</div>').format(joined(cards))
+
+
+def _findings(one: Watched) -> Markup:
+    """What the doctor finds not as it should be, as the report shows what it has checked."""
+    if not one.view.findings:
+        return Markup("")
+    items = joined(Markup("<li>{}</li>").format(_finding(finding)) for finding in one.view.findings)
+    return Markup('<section class="latest"><h2>{} <small>{}</small></h2>{}<ul class="checks">{}</ul></section>').format(
+        t("watch.findings"), one.name, note(t("watch.findings.note")), items
+    )
+
+
+def _finding(finding: Finding) -> Markup:
+    look, sign = ("bad", "✕") if finding.state == "problem" else ("watch", "!")
+    said_of_it = ". ".join(part for part in (finding.meaning, finding.remedy) if part)
+    text = with_note(Markup("<b>{}</b>: {}").format(finding.check, finding.found), said_of_it and f"{said_of_it}.")
+    return Markup(
+        '<div class="check {}"><b class="badge"><i aria-hidden="true">{}</i> {}</b><span lang="en">{}</span></div>'
+    ).format(look, sign, t(f"watch.{finding.state}"), text)
 
 
 def _sample(one: Watched) -> Markup:

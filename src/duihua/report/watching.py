@@ -21,6 +21,8 @@ from duihua.report.fingerprint import FINGERPRINT_FILE
 from duihua.report.run_record import finite, read_metrics
 from duihua.stages import STAGES
 from duihua.stages.context import RESULT_FILE
+from duihua.stages.diagnosis import Finding
+from duihua.stages.ppo_doctor import findings_so_far
 from duihua.training.progress import read_plan
 
 STALE_SECONDS = 120.0
@@ -35,7 +37,8 @@ class StageView:
     stage: the kind, name: its folder's. state: finished, running or still. steps: in all, None where nothing says it.
     seconds_left: by the mean time a step so far. losses: of the logged steps. figures: the last of each name, with
     bits_per_byte of the training text and the utilisation where the training has said what they need (training/progress.py).
-    sample: a prompt and a reply, of the last rollout or of the result.
+    sample: a prompt and a reply, of the last rollout or of the result. findings: of a stage that learns from rollouts what
+    the doctor of PPO runs finds not as it should be, problems first.
     """
 
     run: str
@@ -49,6 +52,7 @@ class StageView:
     losses: tuple[float, ...]
     figures: dict[str, float]
     sample: tuple[str, str] | None
+    findings: tuple[Finding, ...] = ()
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -111,6 +115,7 @@ def view_stage(folder: Path, run: str = "", now: float | None = None) -> StageVi
         losses=tuple(float(row["loss"]) for row in logged),
         figures={name: value for name, value in figures.items() if name not in ("step", "seconds")},
         sample=last_sample(folder),
+        findings=tuple(sorted(findings_so_far(rows), key=lambda finding: finding.state != "problem")),
     )
 
 
@@ -126,6 +131,13 @@ def derived(figures: Mapping[str, float], plan: Mapping[str, Any]) -> dict[str, 
     if work and peak and speed is not None:
         found["utilisation"] = speed * work / (peak * ranks)
     return found
+
+
+def by_source(figures: Mapping[str, float]) -> dict[str, tuple[float | None, float | None]]:
+    """Source -> its loss on training conversations and on held-out ones, for a stage that measures each source by itself."""
+    names = [name.partition("/") for name in figures]
+    sources = dict.fromkeys(source for name, _, source in names if source and name in ("train_loss", "heldout_loss"))
+    return {source: (figures.get(f"train_loss/{source}"), figures.get(f"heldout_loss/{source}")) for source in sources}
 
 
 def kind_of(folder: Path) -> str:

@@ -33,6 +33,7 @@ class GroupRollout(Rollout):
 
     columns: ClassVar[tuple[str, ...]] = ("logprobs", "reference", "advantages")
     metrics: ClassVar[tuple[str, ...]] = GROUP_METRICS
+    stage: ClassVar[str] = "grpo"
 
     def _draw(self) -> tuple[list[Prompt], list[int]]:
         """Each prompt `group` times in a row, every reply with a seed of its own."""

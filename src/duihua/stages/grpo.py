@@ -57,10 +57,10 @@ def run(config: GRPOConfig, context: StageContext, reward: Rule | None = None, g
     """Train the input "policy" against the input "reward" or the config's rules; give a policy bundle.
 
     reward: a Python rule (messages of the prompt, reply text) -> number, in place of both. gold: a rule that is only
-    measured, to see whether the reward is being gamed. Raises ConfigError, DataError, BundleError, TrainingError.
+    measured, to see whether the reward is being gamed, as in PPO. Raises ConfigError, DataError, BundleError, TrainingError.
     """
     start = begin("grpo", config, context, rules=config.rules, reward=reward)
-    meter, name = held_out_meter(start, config), NAMES[config.kind]
+    meter, name = held_out_meter(start, config, gold), NAMES[config.kind]
     start.say(f"{name}, {config.steps} updates, ")
     if config.lora:
         add_lora(start.policy.policy, config.lora, context.seed)

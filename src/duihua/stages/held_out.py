@@ -7,6 +7,7 @@ seed of a run or on how much more of one language there is, so that the numbers 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from duihua.data.pairs import stable_number
 from duihua.data.records import Conversation, Message, Split, record_text
@@ -27,22 +28,49 @@ def conversations(source: Source, split: Split) -> list[Conversation]:
     return [record for record in source.records(split) if isinstance(record, Conversation)]
 
 
-def held_out_conversations(sources: Sequence[Source], limit: int) -> list[Conversation]:
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out conversations in the order in which they are measured, and where they come from.
+
+    of: the place of each one's source among the sources. known: how many each source has, before any limit; one that stands
+    in several sources belongs to the first of them.
+    """
+
+    conversations: list[Conversation]
+    of: list[int]
+    known: list[int]
+
+    def of_source(self, place: int) -> list[Conversation]:
+        """Those of one source."""
+        return [one for one, source in zip(self.conversations, self.of, strict=True) if source == place]
+
+
+def held_out_by_source(sources: Sequence[Source], limit: int) -> HeldOut:
     """At most `limit` held-out conversations (0: all), as many of each language as there are, in an order by hash.
 
     One that stands in several sources, or twice in one, is taken once.
     """
-    by_language: dict[str, dict[str, Conversation]] = {}
-    for source in sources:
+    by_language: dict[str, dict[str, tuple[Conversation, int]]] = {}
+    known = [0] * len(sources)
+    for place, source in enumerate(sources):
         for conversation in conversations(source, "heldout"):
-            by_language.setdefault(conversation.language, {}).setdefault(record_text(conversation), conversation)
-    groups = [sorted(group.values(), key=lambda c: stable_number(record_text(c))) for group in by_language.values()]
-    chosen: list[Conversation] = []
+            group, text = by_language.setdefault(conversation.language, {}), record_text(conversation)
+            if text not in group:
+                group[text] = conversation, place
+                known[place] += 1
+    groups = [[group[text] for text in sorted(group, key=stable_number)] for group in by_language.values()]
+    chosen: list[tuple[Conversation, int]] = []
     place = 0
     while any(place < len(group) for group in groups) and (not limit or len(chosen) < limit):
         chosen += [group[place] for group in groups if place < len(group)]
         place += 1
-    return chosen[:limit] if limit else chosen
+    chosen = chosen[:limit] if limit else chosen
+    return HeldOut([conversation for conversation, _ in chosen], [source for _, source in chosen], known)
+
+
+def held_out_conversations(sources: Sequence[Source], limit: int) -> list[Conversation]:
+    """The conversations of `held_out_by_source`."""
+    return held_out_by_source(sources, limit).conversations
 
 
 def answerable(messages: Sequence[Message], template: ChatTemplate, context: int, reply_tokens: int) -> bool:

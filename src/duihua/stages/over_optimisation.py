@@ -3,8 +3,9 @@
 A reward model is a proxy, and a policy that is pushed far enough finds what only the proxy likes: its score goes on rising
 with the distance from the start while the judgement of anyone else turns down (Gao et al. 2023, "Scaling Laws for Reward Model
 Overoptimization", figure 1). So every `trainer.evaluate_every` updates the policy answers prompts that it is not trained on;
-beside the training reward stands the score of a judge that it is not trained against (the input `judge`, or a gold rule), and
-with `trainer.keep_best: heldout_judge` the checkpoint that the judge likes best is the one that stays.
+beside the training reward stands the score of a judge (the input `judge`, else a gold rule, else the rules that are worked
+out, which nothing can outrun), and with `trainer.keep_best: heldout_judge` the checkpoint that the judge likes best is the one
+that stays. Where nobody but the trained reward judges, the best step is the best by that reward, and the history says so.
 
 The prompts are of the training part, but none of them is rolled out: so the prompts that are held out for the comparison at
 the end have no part in the choice of the checkpoint either.
@@ -12,10 +13,11 @@ the end have no part in the choice of the checkpoint either.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 
@@ -31,7 +33,7 @@ from duihua.stages.comparison import ComparisonSettings, log_ratios
 from duihua.stages.configs.answering import RolloutConfig
 from duihua.stages.judging import FEWEST_PROMPTS, check_context, check_tokenizers, choose_prompts
 from duihua.stages.replies import Prompt, Scorer, engine_sampler
-from duihua.stages.scoring import reward_scorer
+from duihua.stages.scoring import Rule, reward_scorer, rule_scorer
 from duihua.text.chat_template import ChatTemplate
 from duihua.text.tokenizer import Tokenizer
 from duihua.training.metrics_file import best_step, read_metrics
@@ -46,6 +48,14 @@ KL = "heldout_kl"
 JUDGE, REWARD = "heldout_judge", "heldout_reward"
 
 
+class HeldOutJudge(NamedTuple):
+    """Whose score shows whether the reward is gamed. kind: a reward model of its own, a rule in Python that is only measured,
+    or the rules that the policy is trained on."""
+
+    kind: Literal["reward_model", "gold", "rules"]
+    scorer: Scorer
+
+
 @dataclass(frozen=True)
 class HeldOutMeter:
     """Measures `policy` as it now is. judge: None where nobody but the reward judges. It runs on one rank alone."""
@@ -56,7 +66,7 @@ class HeldOutMeter:
     tokenizer: Tokenizer
     config: ComparisonSettings
     reward: Scorer
-    judge: Scorer | None
+    judge: HeldOutJudge | None
     seed: int
     dtype: torch.dtype | None = None
 
@@ -86,10 +96,11 @@ class HeldOutMeter:
             "heldout_eos_rate": sum(reply.ended for reply in replies) / len(replies),
             "heldout_repetition": repetition_rate([self.tokenizer.decode(reply.ids) for reply in replies]),
         }
-        return found if self.judge is None else {**found, JUDGE: float(self.judge(prompts, replies).mean())}
+        return found if self.judge is None else {**found, JUDGE: float(self.judge.scorer(prompts, replies).mean())}
 
     def history(self, directory: Path, kept: int | None) -> dict[str, Any]:
-        """{"rows": one an evaluation, the reference as step 0, "best_step": by the judge, "kept_step", "prompts"}.
+        """{"rows": one an evaluation, the reference as step 0, "best_step", "best_by": the figure by which it is the best,
+        "judge": the kind of judge or None, "kept_step", "prompts"}.
 
         kept: the step whose weights the bundle has; None for the last one.
         """
@@ -97,12 +108,38 @@ class HeldOutMeter:
         for line in read_metrics(directory / "metrics.jsonl"):
             if KL in line and "learning_rate" not in line:
                 rows.append({name: line[name] for name in ("step", *rows[0]) if name in line})
-        best = max(rows, key=lambda row: row.get(JUDGE, row[REWARD]))["step"]
-        return {"rows": rows, "best_step": best, "kept_step": kept, "prompts": len(self.prompts)}
+        by = REWARD if self.judge is None else JUDGE
+        known = [row for row in rows if math.isfinite(row.get(by, math.nan))]
+        best = max(known, key=lambda row: row[by], default=rows[0])
+        return {
+            "rows": rows,
+            "best_step": best["step"],
+            "best_by": by,
+            "judge": self.judge.kind if self.judge else None,
+            "kept_step": kept,
+            "prompts": len(self.prompts),
+        }
 
 
-def held_out_meter(start: Start, config: RolloutConfig) -> HeldOutMeter | None:
-    """The meter of a stage that evaluates while it trains, None of one that does not. The input "judge" is its judge.
+def held_out_judge(start: Start, config: RolloutConfig, gold: Rule | None) -> HeldOutJudge | None:
+    """The input "judge" where there is one, else the rule `gold`, else the rules that judge the rollouts; None for none.
+
+    Raises ConfigError for a judge with too small a context, BundleError for one with another tokenizer.
+    """
+    context, policy = start.context, start.policy
+    if "judge" in context.inputs:
+        judge = load_bundle(context.inputs["judge"], context.device)
+        check_tokenizers(policy.tokenizer, judge)
+        check_context(start.stage, config.prompt_tokens, config.reply_tokens, [judge])
+        freeze(judge.reward)
+        return HeldOutJudge("reward_model", reward_scorer(judge, dtype=start.dtype))
+    if gold is not None:
+        return HeldOutJudge("gold", rule_scorer(gold, policy.tokenizer))
+    return HeldOutJudge("rules", start.judge.scorer) if start.judge.rules else None
+
+
+def held_out_meter(start: Start, config: RolloutConfig, gold: Rule | None = None) -> HeldOutMeter | None:
+    """The meter of a stage that evaluates while it trains, None of one that does not. gold: as in `held_out_judge`.
 
     Raises ConfigError where all prompts of the training part are rolled out, BundleError for a judge with another tokenizer.
     """
@@ -111,11 +148,7 @@ def held_out_meter(start: Start, config: RolloutConfig) -> HeldOutMeter | None:
         if "judge" in context.inputs:
             console.warn(f"{start.stage}: the judge is never asked; set trainer.evaluate_every")
         return None
-    judge = load_bundle(context.inputs["judge"], context.device) if "judge" in context.inputs else None
-    if judge is not None:
-        check_tokenizers(policy.tokenizer, judge)
-        check_context(start.stage, config.prompt_tokens, config.reply_tokens, [judge])
-        freeze(judge.reward)
+    judge = held_out_judge(start, config, gold)
     prompts = choose_prompts(
         start.stage,
         start.sources,
@@ -141,7 +174,7 @@ def held_out_meter(start: Start, config: RolloutConfig) -> HeldOutMeter | None:
         policy.tokenizer,
         config,
         start.judge.scorer,
-        reward_scorer(judge, dtype=start.dtype) if judge is not None else None,
+        judge,
         context.seed,
         start.dtype,
     )

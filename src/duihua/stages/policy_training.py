@@ -33,7 +33,7 @@ from duihua.stages.judging import Judge, check_context, choose_prompts, make_jud
 from duihua.stages.low_rank import finish_lora
 from duihua.stages.ppo_math import PolicyLoss
 from duihua.stages.pretrain import source_terms
-from duihua.stages.prompts import open_sources
+from duihua.stages.prompts import open_sources, require_stop_token
 from duihua.stages.replies import Prompt, sampler_of, scored_in_parts
 from duihua.stages.rollout import Rollout
 from duihua.stages.scoring import Rule, rule_scorer
@@ -91,6 +91,8 @@ def begin(
         torch.set_num_threads(context.threads)
     dtype = compute_dtype(config.trainer.precision, context.device)
     policy = load_bundle(context.input("policy"), context.device)
+    template = ChatTemplate(policy.tokenizer)
+    require_stop_token(template, str(policy.directory))
     judge = make_judge(stage, rules, context, policy.tokenizer, dtype, reward)
     check_context(stage, config.prompt_tokens, config.reply_tokens, [policy, judge.bundle])
     check(policy, judge)
@@ -99,7 +101,7 @@ def begin(
     if judge.bundle:
         freeze(judge.bundle.reward)
     sources = open_sources(config.sources, context.data_directory, "conversations", f"{stage}.sources")
-    left_out, template = LeftOut(), ChatTemplate(policy.tokenizer)
+    left_out = LeftOut()
 
     def chosen(split: Split, count: int) -> list[Prompt]:
         return choose_prompts(

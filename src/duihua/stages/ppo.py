@@ -24,10 +24,8 @@ from duihua.stages.context import StageContext, StageResult
 from duihua.stages.over_optimisation import held_out_meter, over_optimisation
 from duihua.stages.policy_training import begin, finish, learn_from, reply_sum, rollout_of, update_metrics
 from duihua.stages.ppo_math import policy_loss, value_loss
-from duihua.stages.prompts import require_stop_token
 from duihua.stages.rollout import Rollout
 from duihua.stages.scoring import Rule
-from duihua.text.chat_template import ChatTemplate
 from duihua.training.trainer import Batch, LossParts
 
 LOSS_METRICS = ("policy_loss", "value_loss", "approximate_kl", "ratio", "clip_fraction")
@@ -57,17 +55,18 @@ def run(config: PPOConfig, context: StageContext, reward: Rule | None = None, go
     """Train the input "policy" against the input "reward"; give a policy bundle.
 
     reward: a Python rule (messages of the prompt, reply text) -> number, in place of a reward model. gold: a rule that is
-    only measured, to see whether the reward is being gamed. Raises ConfigError, DataError, BundleError, TrainingError.
+    only measured, to see whether the reward is being gamed, in the rollouts and, with `trainer.evaluate_every`, on held-out
+    prompts, where it judges if there is no input "judge". Raises ConfigError, DataError, BundleError, TrainingError.
     """
     start = begin(
         "ppo",
         config,
         context,
         reward=reward,
-        check=lambda policy, judge: check_inputs(config, policy, judge.bundle),
+        check=lambda _, judge: check_inputs(config, judge.bundle),
     )
     start.say(f"{config.steps} updates, ")
-    meter = held_out_meter(start, config)
+    meter = held_out_meter(start, config, gold)
     policy, judge = start.policy, start.judge.bundle
     if config.lora:
         add_lora(policy.policy, config.lora, context.seed)
@@ -88,9 +87,8 @@ def run(config: PPOConfig, context: StageContext, reward: Rule | None = None, go
     )
 
 
-def check_inputs(config: PPOConfig, policy: Bundle, judge: Bundle | None) -> None:
-    """What PPO asks of its bundles beside their tokenizers and contexts; says where nothing holds the policy."""
-    require_stop_token(ChatTemplate(policy.tokenizer), str(policy.directory))
+def check_inputs(config: PPOConfig, judge: Bundle | None) -> None:
+    """What PPO asks beside what all policies' training asks; says where nothing holds the policy."""
     if not config.kl_coefficient:
         console.warn("ppo: kl_coefficient is 0, so nothing holds the policy near its reference")
     if judge is None and config.critic == "reward":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +23,52 @@ KEPT = (
     "score", "gold_score", "kl", "entropy", "eos_rate", "length", "repetition", "explained_variance",
     "sampler_difference", "clip_fraction", "approximate_kl",
 )  # fmt: skip
+FEWEST_ROLLOUTS = 3
+"""Before that many nothing is said of a training that goes on."""
 Row = dict[str, float]
 
 
 def read_metrics(run: Path) -> list[Row]:
     """The rows of a stage directory's metrics.jsonl, one an update, without those of evaluations on the way; DataError where
-    there are none of PPO."""
+    there are none of PPO, or where a line is broken. A last line without its end is one that a crash cut, or that is being
+    written just now, and is left out."""
     path = run / METRICS if run.is_dir() else run
     if not path.is_file():
         raise DataError(f"no {METRICS} there", where=str(run), remedy="Name the folder that `duihua ppo` wrote")
-    rows: list[Row] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    found: list[Any] = []
+    for number, line in enumerate(lines, start=1):
         try:
-            found: Any = json.loads(line)
+            found.append(json.loads(line))
         except ValueError as error:
+            if number == len(lines):  # what stands behind the last end of a line: nothing, or half a line
+                break
             raise DataError("a line that is no JSON", where=f"{path}:{number}", remedy="Mend or remove it") from error
-        if isinstance(found, dict):
-            rows.append({key: float(value) for key, value in found.items() if isinstance(value, int | float)})
-    rows = [row for row in rows if "iteration" in row]
-    if not rows or "kl" not in rows[0]:
+    rows = rollout_rows(found)
+    if not rows:
         raise DataError("holds no figures of PPO", where=str(path), remedy="Name the folder that `duihua ppo` wrote")
     return rows
+
+
+def rollout_rows(rows: Iterable[Any]) -> list[Row]:
+    """Of logged rows those of updates on a rollout, with their finite numbers; none where the first of them knows no KL, for
+    then they are of another kind of training."""
+    numbers = [
+        {name: float(value) for name, value in row.items() if isinstance(value, int | float) and math.isfinite(value)}
+        for row in rows
+        if isinstance(row, Mapping)
+    ]
+    found = [row for row in numbers if "iteration" in row]
+    return found if found and "kl" in found[0] else []
+
+
+def findings_so_far(rows: Iterable[Any], config: PPODoctorConfig | None = None) -> list[Finding]:
+    """What is not as it should be in the rows of a training that goes on; nothing of another kind of training, and nothing
+    before `FEWEST_ROLLOUTS`, since one rollout is mostly chance. config: the thresholds, None for the usual ones."""
+    known = rollout_rows(rows)
+    if len({row["iteration"] for row in known}) < FEWEST_ROLLOUTS:
+        return []
+    return [finding for finding in examine(known, config or PPODoctorConfig()).findings if finding.state != "ok"]
 
 
 def examine(rows: Sequence[Row], config: PPODoctorConfig) -> Diagnosis:
@@ -55,7 +80,7 @@ def examine(rows: Sequence[Row], config: PPODoctorConfig) -> Diagnosis:
         _first_ratio(rows[0], config),
         _sampler(rollouts, config),
         _divergence(rollouts, config),
-        _gain(first, last, len(rollouts)),
+        _gain(first, last, len(rollouts), config),
         _length(rollouts, first, last, config),
         _entropy(first, last, config),
         _ends(first, last, config),
@@ -133,7 +158,7 @@ def _sampler(rollouts: Sequence[Row], config: PPODoctorConfig) -> Finding | None
 
 
 def _divergence(rollouts: Sequence[Row], config: PPODoctorConfig) -> Finding:
-    values = [row["kl"] for row in rollouts]
+    values = [row["kl"] for row in rollouts if "kl" in row]
     found = f"KL from {values[0]:.3f} to {values[-1]:.3f} nats a reply, least {min(values):.3f}, most {max(values):.3f}"
     if min(values) < -config.kl_tolerance:
         return Finding(
@@ -155,8 +180,10 @@ def _divergence(rollouts: Sequence[Row], config: PPODoctorConfig) -> Finding:
     return Finding("divergence from the reference", "ok", found)
 
 
-def _gain(first: Row, last: Row, rollouts: int) -> Finding:
+def _gain(first: Row, last: Row, rollouts: int, config: PPODoctorConfig) -> Finding | None:
     gain = last["score"] - first["score"]
+    if rollouts <= config.rollouts or math.isnan(gain):  # both ends are the same rollouts
+        return None
     found = f"score {first['score']:+.3f} to {last['score']:+.3f} over {rollouts} rollouts"
     if gain > 0:
         return Finding("score", "ok", found)
@@ -169,9 +196,12 @@ def _gain(first: Row, last: Row, rollouts: int) -> Finding:
     )
 
 
-def _length(rollouts: Sequence[Row], first: Row, last: Row, config: PPODoctorConfig) -> Finding:
+def _length(rollouts: Sequence[Row], first: Row, last: Row, config: PPODoctorConfig) -> Finding | None:
     factor = last["length"] / max(first["length"], 1e-9)
-    related = correlation([row["score"] for row in rollouts], [row["length"] for row in rollouts])
+    if math.isnan(factor):
+        return None
+    known = [row for row in rollouts if "score" in row and "length" in row]
+    related = correlation([row["score"] for row in known], [row["length"] for row in known])
     found = f"{first['length']:.1f} to {last['length']:.1f} tokens; correlation of score and length {related:+.2f}"
     changed = max(factor, 1 / max(factor, 1e-9)) > config.largest_length_growth
     if changed and abs(related) > config.largest_length_correlation and last["score"] > first["score"]:

@@ -23,19 +23,21 @@ from duihua.data.pairs import exchanges, shuffled
 from duihua.data.records import Conversation, LeftOut, Message
 from duihua.engine.settings import SamplingSettings
 from duihua.errors import ConfigError
-from duihua.evaluation.accuracy import TokenAccuracy, token_accuracy
+from duihua.evaluation.accuracy import accuracy_of
 from duihua.models.bundle import ModelCard, load_bundle, merge_terms, save_bundle
 from duihua.models.decoder import Decoder, parameter_count
 from duihua.nn.attention import columns_where
 from duihua.nn.lora import add_lora
 from duihua.stages.configs.sft import SFTConfig
 from duihua.stages.context import StageContext, StageResult
-from duihua.stages.held_out import answerable, chat_prompts, conversations, held_out_conversations, replies
+from duihua.stages.held_out import answerable, chat_prompts, conversations, held_out_by_source, replies
 from duihua.stages.left_out import say_left_out
 from duihua.stages.low_rank import finish_lora
+from duihua.stages.memorisation import memorised, say_memorised
 from duihua.stages.offered_prompts import offered_prompts
 from duihua.stages.pretrain import source_terms
 from duihua.stages.prompts import open_sources, require_stop_token
+from duihua.stages.source_losses import Losses, learnt_sources, source_meter, with_evaluations
 from duihua.stages.stage_trainer import stage_trainer
 from duihua.stages.workload import workload
 from duihua.text.chat_template import ChatTemplate
@@ -98,30 +100,32 @@ def run(config: SFTConfig, context: StageContext) -> StageResult:
         pad_id=tokenizer.pad_id,
         seed=context.seed,
     )
-    held_out = held_out_conversations(sources, config.heldout_conversations)
-    examples = encode_conversations(held_out, template, length).examples
-    if not examples:
-        console.warn("sft: no conversation is held out, so nothing is measured on unseen ones")
+    held_out = held_out_by_source(sources, config.heldout_conversations)
+    parts = learnt_sources(sources, read, held_out, config)
+    meter = source_meter(network, parts, held_out, config, template, length, context.device)
     console.say(
         f"sft: {sum(len(part) for part, _ in learnt):,} conversations, {config.steps} steps of "
         f"{batches.rows * length:,} tokens, an epoch is {batches.rows_an_epoch:,} rows of {length}"
     )
     offered = offered_prompts(read, config.offered_prompts)
-    prompts = sample_prompts(held_out, config.samples, template, network.config.context, config.reply_tokens)
+    prompts = sample_prompts(
+        held_out.conversations, config.samples, template, network.config.context, config.reply_tokens
+    )
     terms = source_terms(sources)
-    before = token_accuracy(network, examples, device=context.device)
+    epochs = config.steps * batches.rows / batches.rows_an_epoch
+    before = meter.measure()
     replies_before = greedy_replies(network, template, prompts, config.reply_tokens)
     if config.lora is not None:
         add_lora(network, config.lora, context.seed)
     trainer = stage_trainer(
         "sft",
-        config,
+        with_evaluations(config, meter.tokens),
         context,
         network,
         sft_loss,
         batches,
         steps=config.steps,
-        evaluate=lambda _: {"heldout_loss": token_accuracy(network, examples, device=context.device).loss},
+        evaluate=meter,
         facts=None
         if config.lora
         else workload(context, config.trainer, dataclasses.replace(network.config, context=length)),
@@ -129,8 +133,11 @@ def run(config: SFTConfig, context: StageContext) -> StageResult:
     trained = trainer.run()
     only_first_goes_on()
     adapted = finish_lora(network, config.lora, bundle, context.directory, "sft", terms) if config.lora else {}
-    after = token_accuracy(network, examples, device=context.device)
+    after = meter.measure()
     replies_after = greedy_replies(network, template, prompts, config.reply_tokens)
+    by_heart = memorised(network, parts, after, config, template, epochs)
+    say_memorised(by_heart)
+    at_the_end = after if config.trainer.end_with == "last" else None
     metrics: dict[str, Any] = {
         "parameters": parameter_count(network),
         **adapted,
@@ -138,9 +145,10 @@ def run(config: SFTConfig, context: StageContext) -> StageResult:
         "tokens": trained.tokens,
         "loss": trained.loss,
         "skipped_steps": trained.skipped_steps,
-        **(heldout_table(after) if examples else {}),
-        **({"before": heldout_table(before)} if examples else {}),
-        "heldout_conversations": after.conversations,
+        **heldout_table(after),
+        **({"before": heldout_table(before)} if meter.heldout else {}),
+        "heldout_conversations": len(meter.heldout),
+        "memorised": {**by_heart, "curve": meter.curve(context.directory, before, at_the_end, config.steps)},
         "sources": figures,
         "settings": {"length": length, "rows": batches.rows, "rows_an_epoch": batches.rows_an_epoch},
         "samples": [
@@ -157,7 +165,7 @@ def run(config: SFTConfig, context: StageContext) -> StageResult:
         stage="sft",
         description="Fine-tuned on conversations, with loss on the assistant's tokens and its stop token.",
         terms=merge_terms(bundle.terms, terms),
-        metrics=heldout_table(after) if examples else {},
+        metrics=heldout_table(after),
         prompts=offered or bundle.prompts,
     )
     save_bundle(context.directory, network, tokenizer, card)
@@ -195,6 +203,9 @@ def greedy_replies(
     return [reply.text.strip() for reply in made]
 
 
-def heldout_table(measured: TokenAccuracy) -> dict[str, Any]:
-    """Loss and accuracy on held-out conversations, as they stand in result.json."""
+def heldout_table(losses: Losses) -> dict[str, Any]:
+    """Loss and accuracy on held-out conversations, as they stand in result.json; nothing where there are none."""
+    if not losses.heldout:
+        return {}
+    measured = accuracy_of(losses.heldout)
     return {"heldout_loss": measured.loss, "heldout_token_accuracy": measured.accuracy.to_dict()}

@@ -1,4 +1,6 @@
-"""The reward model and PPO: accuracy per kind of pair with its interval, and what optimising the reward changed."""
+"""The reward model and PPO: accuracy per kind of pair with its interval, and what optimising the reward changed.
+
+What else the reward stage measured stands in reward_figures.py."""
 
 from __future__ import annotations
 
@@ -26,19 +28,19 @@ from duihua.report.components import (
 )
 from duihua.report.figures import Series, Whisker, line_chart, whisker_chart
 from duihua.report.run_record import RunRecord, dig, finite
-from duihua.report.texts import TEXTS
+from duihua.report.sections.reward_figures import by_source, charts, flag, kind_name, trust
 from duihua.report.verdict_alignment import probe_name
 
 SAMPLES_OPEN = 4
 
 
 def reward_model(record: RunRecord) -> Markup | None:
-    """Accuracy per kind of pair, and how far the rewards can be trusted."""
+    """Accuracy per kind of pair and per source, and how far the rewards can be trusted."""
     result = record.result("reward")
     if not result:
         return None
     kinds = [(name, kind) for name, kind in (result.get("kinds") or {}).items() if isinstance(kind, Mapping)]
-    rows = [(_kind_name(name), kind, name != "off_topic") for name, kind in kinds]
+    rows = [(kind_name(name), kind, name != "off_topic") for name, kind in kinds]
     if isinstance(result.get("accuracy"), Mapping):
         rows.insert(0, (Markup("<b>{}</b>").format(t("reward.counted")), result["accuracy"], True))
     whiskers = [_whisker(label, kind, counted) for label, kind, counted in rows]
@@ -50,17 +52,8 @@ def reward_model(record: RunRecord) -> Markup | None:
     cells = [(with_note(label, _description(kind)), estimate(kind), number(kind.get("n"))) for label, kind, _ in rows]
     if cells:
         parts.append(table([t(f"column.{name}") for name in ("kind", "accuracy95", "pairs")], cells, "wrr"))
-    parts += _probes(result)
-    facts = [
-        (with_note(t("reward.calibration"), t("reward.calibration.note")), estimate(result.get("calibration_error"))),
-        (with_note(t("reward.length"), t("reward.length.note")), estimate(result.get("length_correlation"))),
-        (
-            with_note(t("reward.normalisation"), t("reward.normalisation.note")),
-            _mean_and_spread(result.get("normalisation")),
-        ),
-    ]
-    parts.append(heading(t("reward.figures")))
-    parts.append(table((t("ppo.measure"), t("column.value")), facts, "wr"))
+    parts += [*by_source(result), *_probes(result), heading(t("reward.figures")), *charts(result)]
+    parts.append(table((t("ppo.measure"), t("column.value")), trust(result), "wr"))
     return joined(parts)
 
 
@@ -71,7 +64,7 @@ def _probes(result: Mapping[str, Any]) -> list[Markup]:
     rows = [
         (
             probe_name(name, found.get("description")),
-            Markup("{}{}").format(_below_half(found), estimate(found)),
+            Markup("{}{}").format(flag(_below_half(found)), estimate(found)),
             number(found.get("n")),
         )
         for name, found in probes
@@ -80,9 +73,9 @@ def _probes(result: Mapping[str, Any]) -> list[Markup]:
     return [heading(t("reward.probes")), note(t("reward.probes.note")), table(columns, rows, "nrr")]
 
 
-def _below_half(found: Mapping[str, Any]) -> Markup:
+def _below_half(found: Mapping[str, Any]) -> bool:
     value = finite(found.get("value"))
-    return Markup('<i class="flag" aria-hidden="true">!</i> ') if value is not None and value < 0.5 else Markup("")
+    return value is not None and value < 0.5
 
 
 def ppo(record: RunRecord) -> Markup | None:
@@ -112,11 +105,6 @@ def ppo(record: RunRecord) -> Markup | None:
     return joined(parts)
 
 
-def _kind_name(name: str) -> Markup:
-    key = f"reward.kind.{name}"
-    return t(key) if key in TEXTS else escape(name)
-
-
 def _description(kind: Mapping[str, Any]) -> Markup:
     english = kind.get("description") or ""
     return both(english, kind.get("description_zh") or english)
@@ -127,12 +115,6 @@ def _whisker(label: Markup, kind: Mapping[str, Any], counted: bool) -> Whisker |
     if value is None:
         return None
     return Whisker(label, value, value if low is None else low, value if high is None else high, counted)
-
-
-def _mean_and_spread(value: Any) -> str:
-    if not isinstance(value, Mapping):
-        return "–"
-    return f"{number(value.get('mean'))} ± {number(value.get('std'))}"
 
 
 def _change(

@@ -27,6 +27,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
 UNITS: dict[str, str] = {
     "loss": "unit.nats_token",
     "heldout_loss": "unit.nats_token",
+    "train_loss": "unit.nats_token",
     "reward.loss": "unit.nats_pair",
     "reward.heldout_loss": "unit.nats_pair",
     "classify.loss": "unit.nats_example",
@@ -70,15 +71,17 @@ UNITS: dict[str, str] = {
 NOT_DRAWN = {"step", "tokens", "seconds", "iteration", "epoch", "time"}
 # Drawn as a second line in the chart of the other, where both were recorded.
 COMPANIONS = {"loss": "heldout_loss", "accuracy": "heldout_accuracy", "plain_loss": "validation_loss"}
+# The same of metrics that are recorded source by source, as "train_loss/SOURCE".
+BY_SOURCE = {"train_loss": "heldout_loss"}
 # A schedule is exact and is drawn without a moving average.
 EXACT = {"learning_rate", "kl_coefficient"}
 
 
 def curves(record: RunRecord) -> Markup | None:
-    """Charts of all stages that recorded metrics."""
+    """Charts of all stages that recorded metrics; those of single sources stand with the stage (`fine_tuning`)."""
     parts: list[Markup] = []
     for stage in record.stages:
-        charts = {metric: stage_chart(stage, metric) for metric in metric_names(stage)}
+        charts = {metric: stage_chart(stage, metric) for metric in metric_names(stage) if "/" not in metric}
         if not charts:
             continue
         first = telling(stage.stage, list(charts))
@@ -108,8 +111,14 @@ def metric_names(stage: StageRecord) -> list[str]:
     names: dict[str, None] = {}
     for row in stage.rows:
         names.update(dict.fromkeys(name for name, value in row.items() if finite(value) is not None))
-    companions = {other for name, other in COMPANIONS.items() if name in names}
+    companions = {companion(name) for name in names}
     return [name for name in names if name not in NOT_DRAWN | companions]
+
+
+def companion(metric: str) -> str:
+    """What is drawn into the same chart as a metric; "" for nothing."""
+    name, _, source = metric.partition("/")
+    return f"{BY_SOURCE[name]}/{source}" if source and name in BY_SOURCE else COMPANIONS.get(metric, "")
 
 
 def _points(stage: StageRecord, metric: str) -> list[Point]:
@@ -119,16 +128,18 @@ def _points(stage: StageRecord, metric: str) -> list[Point]:
 
 def metric_title(stage: str, metric: str) -> tuple[Markup, Markup]:
     """What a metric of a kind of stage is called, and its unit."""
-    own, general = f"metric.{stage}.{metric}", f"metric.{metric}"
+    name, _, source = metric.partition("/")
+    own, general = f"metric.{stage}.{name}", f"metric.{name}"
     if own in TEXTS or general in TEXTS:
         title = t(own if own in TEXTS else general)
+        title = Markup("{} · {}").format(title, source) if source else title
     else:
         title = Markup("<code>{}</code>").format(metric)
-    return title, t(UNITS.get(f"{stage}.{metric}", UNITS.get(metric, "unit.none")))
+    return title, t(UNITS.get(f"{stage}.{name}", UNITS.get(name, "unit.none")))
 
 
 def stage_chart(stage: StageRecord, metric: str) -> Markup:
     """The chart of a metric over a stage's steps, with the held-out figure beside it where there is one."""
     title, unit = metric_title(stage.stage, metric)
-    heldout = _points(stage, COMPANIONS[metric]) if metric in COMPANIONS else []
+    heldout = _points(stage, companion(metric))
     return metric_chart(title, unit, _points(stage, metric), heldout, noisy=metric not in EXACT)

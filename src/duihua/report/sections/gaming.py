@@ -72,11 +72,16 @@ def _curve(stage: StageRecord) -> list[Markup]:
     judged, rewarded = _points(rows, KL, JUDGE), _points(rows, KL, REWARD)
     if len(rewarded) < 2:
         return []
-    series = [Series(rewarded, "second", t("gaming.reward"))]
-    if len(judged) > 1:
-        series.append(Series(judged, "strong", t("gaming.judge")))
+    if found.get("judge") == "rules":  # what it is trained on is what judges it: one line, not two on top of each other
+        series = [Series(rewarded, "strong", t("gaming.rules"))]
+    else:
+        series = [Series(rewarded, "second", t("gaming.reward"))]
+        if len(judged) > 1:
+            series.append(
+                Series(judged, "strong", t("gaming.gold" if found.get("judge") == "gold" else "gaming.judge"))
+            )
     best = next((row for row in rows if row.get("step") == found.get("best_step")), rows[-1])
-    name = JUDGE if len(judged) > 1 else REWARD
+    name = JUDGE if found.get("best_by", JUDGE) == JUDGE and len(judged) > 1 else REWARD
     kl, value = finite(best.get(KL)), finite(best.get(name))
     marks = [Mark((kl, value), "★")] if kl is not None and value is not None else []
     kept = found.get("kept_step")
@@ -88,6 +93,7 @@ def _curve(stage: StageRecord) -> list[Markup]:
             summary=joined(
                 [
                     t("gaming.best", step=number(best.get("step")), value=signed(value, 2)),
+                    *([t("gaming.by_reward")] if name == REWARD else []),
                     t("gaming.last") if kept is None else t("gaming.kept", step=number(kept)),
                 ]
             ),

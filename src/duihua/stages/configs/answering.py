@@ -71,7 +71,7 @@ class RolloutConfig(AnsweringConfig):
     """Prompts of a rollout."""
     watch_prompts: int = 64
     """With trainer.evaluate_every: most prompts, of the training part and not rolled out, on which the policy is measured then;
-    also by the input `judge`, a reward model that it is not trained against, as heldout_judge."""
+    also by the input `judge`, a reward model that it is not trained against, or else by its rules, as heldout_judge."""
     epochs: int = 1
     """Passes over each rollout, freshly shuffled each time."""
     minibatches: int = 2

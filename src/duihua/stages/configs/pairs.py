@@ -22,7 +22,7 @@ class PairsConfig:
         SourceConfig(name="dpo-en", limit=150),
         SourceConfig(name="dpo-zh", limit=150),
     )
-    """Sources of judged pairs (kind human)."""
+    """Sources of judged pairs (kind human). All their pairs are learnt, so that a weight is refused; `limit` takes fewer."""
     conversations: tuple[SourceConfig, ...] = (
         SourceConfig(name="chatterbot-en"),
         SourceConfig(name="chatterbot-zh"),
@@ -79,3 +79,10 @@ class PairsConfig:
             )
         if not self.preferences and not self.conversations:
             raise ConfigError("there is no source to make pairs from", where="preferences", remedy="Name at least one")
+        for place, source in enumerate(self.preferences):
+            if source.weight != 1:
+                raise ConfigError(
+                    f"every judged pair is learnt once in each epoch, so that a weight does nothing; found {source.weight:g}",
+                    where=f"preferences[{place}].weight",
+                    remedy="Leave it out; `limit` takes fewer pairs of a source",
+                )

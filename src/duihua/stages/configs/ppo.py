@@ -11,7 +11,7 @@ from typing import Literal
 from duihua.errors import ConfigError
 from duihua.nn.lora_config import LoraConfig
 from duihua.stages.configs.answering import RolloutConfig
-from duihua.stages.configs.checks import above_zero, not_negative
+from duihua.stages.configs.checks import above_zero, not_negative, require_sources
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class PPOConfig(RolloutConfig):
     share one set of weights, and critic and reward model another, so that two networks are in memory instead of four."""
 
     def __post_init__(self) -> None:
+        require_sources(self)
         plain = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0}
         for name, value in plain.items():
             if getattr(self, name) != value:

@@ -38,6 +38,16 @@ class SFTConfig:
     row of their own. Both are counted."""
     heldout_conversations: int = 240
     """Most held-out conversations on which loss and accuracy are measured before and after; 0 for all."""
+    evaluations: int = 4
+    """Evaluations during training, evenly spread: the loss of every source on a few training and a few held-out conversations.
+    Fewer where they would take more than a tenth of the training's work; 0 for none. trainer.evaluate_every goes before it,
+    and then all held-out conversations are measured each time."""
+    compared_conversations: int = 12
+    """Training conversations of each source whose loss is measured beside that of its held-out ones, of which such an
+    evaluation takes no more either; 0 for none."""
+    memorisation_prompts: int = 12
+    """Prompts of each source, of its training part and of its held-out part, that are answered at the end, to see whether the
+    replies are learnt by heart; 0 for none."""
     samples: int = 4
     """Held-out prompts whose replies before and after are kept in the result."""
     reply_tokens: int = 48
@@ -64,7 +74,10 @@ class SFTConfig:
                     where=name,
                     remedy="Set it to 1 or more, or leave it out",
                 )
-        for name in ("length", "heldout_conversations", "samples", "offered_prompts"):
+        for name in (
+            "length", "heldout_conversations", "evaluations", "compared_conversations", "memorisation_prompts", "samples",
+            "offered_prompts",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(
                     f"cannot be negative, found {getattr(self, name)}",

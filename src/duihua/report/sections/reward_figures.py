@@ -32,8 +32,7 @@ def by_source(result: Mapping[str, Any]) -> list[Markup]:
     """Accuracy with its interval for each source and kind of pair."""
     rows = [
         (
-            escape(row.get("source") or ""),
-            kind_name(str(row.get("kind"))),
+            with_note(escape(row.get("source") or ""), kind_name(str(row.get("kind")))),
             Markup("{}{}").format(flag(_turned(row)), estimate(row)),
             number(row.get("n")),
         )
@@ -41,8 +40,8 @@ def by_source(result: Mapping[str, Any]) -> list[Markup]:
     ]
     if not rows:
         return []
-    columns = [t(f"column.{name}") for name in ("source", "kind", "accuracy95", "pairs")]
-    return [heading(t("reward.sources")), note(t("reward.sources.note")), table(columns, rows, "nwrr")]
+    columns = [t(f"column.{name}") for name in ("source", "accuracy95", "pairs")]
+    return [heading(t("reward.sources")), note(t("reward.sources.note")), table(columns, rows, "nrr")]
 
 
 def _turned(row: Mapping[str, Any]) -> bool:
@@ -142,7 +141,7 @@ def _spread(value: Any) -> str:
 
 def _with_errors(checked: Mapping[str, Any]) -> Markup:
     """Mean and deviation, each with its standard error."""
-    return both(", ", "，").join(
+    return Markup("<br>").join(
         Markup('{} <span class="muted">± {}</span>').format(
             number(checked.get(name)), number(checked.get(f"{name}_standard_error"))
         )

@@ -87,4 +87,6 @@ def _compared(predicted: float, achieved: float) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        return value
     return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"

@@ -278,7 +278,7 @@ def main() -> int:
                 for seed in given.seeds:
                     study.run(seed)
                 rows = study.rows
-            rows = [*rows, *recorded_rows(given.runs)]
+            rows = [row for row in (*rows, *recorded_rows(given.runs)) if row["tokens"] >= given.least_tokens]
             law = fit(cells_of(rows), about(given, rows))
         except DuihuaError as error:
             print(error, file=sys.stderr)
@@ -336,6 +336,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", default="", help="data directory (default: that of duihua)")
     parser.add_argument("--work", type=Path, default=Path("runs/scaling"))
     parser.add_argument("--fit", action="store_true", help="train nothing, fit the rows that are there")
+    parser.add_argument(
+        "--least-tokens",
+        type=quantity,
+        default=0,
+        help="shorter runs are not fitted: near their start they follow no power",
+    )
     parser.add_argument(
         "--runs", type=Path, nargs="+", default=[], metavar="DIR", help="pre-training stages to count too"
     )

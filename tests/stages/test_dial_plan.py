@@ -176,7 +176,7 @@ def test_the_law_speaks_only_of_what_it_was_fitted_to() -> None:
         (good, dataclasses.replace(shape, vocabulary_size=4096)),
         (dataclasses.replace(good, length=128), shape),
         (dataclasses.replace(good, start="random"), shape),
-        (dataclasses.replace(good, shape=dataclasses.replace(good.shape, preset="qwen2")), shape),
+        (dataclasses.replace(good, shape=dataclasses.replace(good.shape, preset="llama")), shape),
     ):
         assert why_silent(law, config, other).startswith("the law was fitted")
 

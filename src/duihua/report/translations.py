@@ -29,6 +29,15 @@ REASONS: tuple[Text, ...] = (
     Text("empty text", "空文本"),
     Text("no words", "没有词语"),
     Text("empty message", "空消息"),
+    Text("a tool's answer without a call", "工具的回答没有对应的调用"),
+    Text(
+        "closing answer of a tool without a reply (the rest is kept)",
+        "末尾工具的回答没有得到回复（其余保留）",
+    ),
+    Text(
+        "turns after a tool's answer cut off, which would stand without their call",
+        "截去了工具回答之后的轮次，否则它们会失去所对应的调用",
+    ),
     # preferences made of ratings, choices and votes
     Text("both conversations have the same first reply", "两个对话的第一条回复相同"),
     Text("no partner that began alike and is rated otherwise", "没有开头相同而评分不同的对话可以配对"),
@@ -192,6 +201,10 @@ TERMS: tuple[Text, ...] = (
     Text(
         "Replies written and mostly judged by language models whose providers' terms may limit commercial use.",
         "回答由语言模型写成，也大多由语言模型评判，其提供者的条款可能限制商业用途。",
+    ),
+    Text(
+        "Written by language models whose providers' terms may limit commercial use: check them before.",
+        "由语言模型写成，其提供者的条款可能限制商业用途：使用前请查阅。",
     ),
     Text("Read from files that the user has: it may not be passed on.", "从用户自备的文件中读取：不得转交他人。"),
     Text(

@@ -22,6 +22,7 @@ from duihua.stages import reward, stage_trainer
 from duihua.stages.configs.reward import RewardConfig
 from duihua.stages.configs.sft import SFTConfig
 from duihua.stages.context import StageContext
+from duihua.stages.encoded_pairs import Pair, cut_side, encode_pairs
 from duihua.stages.pair_batches import PairBatches, pair_batch
 from duihua.stages.prompts import encode_pair_side, require_stop_token
 from duihua.stages.replies import Reply, stored_replies
@@ -36,11 +37,8 @@ from duihua.stages.reward_measures import (
     share_longer,
 )
 from duihua.stages.reward_pairs import (
-    Pair,
     PairData,
     PairMaker,
-    cut_side,
-    encode_pairs,
     share_out,
 )
 from duihua.stages.reward_probes import PROBES, probe
@@ -306,10 +304,37 @@ def test_the_sampled_side_of_a_pair_is_the_candidate_nearest_in_length(lab: Any,
     config = lab.reward_config(tmp_path, sampled_candidates=3)
     maker = PairMaker(config, template, 64, sample, tmp_path, "key", seed=1)
     exchange = Exchange([{"role": "user", "content": "hi"}], reply, "s", "en")
-    assert maker._nearest_in_length([exchange], "train") == [template.tokenizer.decode([5] * (wanted - 1))]
+    assert [reply.ids for reply in maker._nearest_in_length([exchange], "train")] == [[5] * (wanted - 1)]
     assert len(set(calls[0])) == 3, "candidates must be drawn with seeds of their own"
     longer = dataclasses.replace(exchange, reply="a b c d e f g h")
-    assert maker._nearest_in_length([longer], "other") != [template.tokenizer.decode([5] * (wanted - 1))]
+    assert [reply.ids for reply in maker._nearest_in_length([longer], "other")] != [[5] * (wanted - 1)]
+
+
+def test_what_did_not_end_has_no_stop_token_where_likelihoods_are_learnt(lab: Any, tmp_path: Path) -> None:
+    """Sampled replies that were broken off, and judged ones that were cut; a reward model reads a stop token on every one."""
+    template, stop = ChatTemplate(lab.tokenizer), lab.tokenizer.im_end_id
+    words = template.tokenizer.encode("blue dog")
+
+    def sides(open_ends: bool, ended: bool) -> tuple[bool, bool, bool, bool]:
+        def sample(prompts: Any, seeds: Any) -> list[Reply]:
+            return [Reply([*words, stop] if ended else words, [0.0] * len(words), ended) for _ in prompts]
+
+        folder = tmp_path / f"{open_ends}{ended}"
+        config = lab.reward_config(folder, sampled_candidates=1)
+        maker = PairMaker(config, template, 32, sample, folder, "key", seed=1, open_ends=open_ends)
+        (pair,) = maker._made(
+            [Exchange([{"role": "user", "content": "hi"}], "red red", "s", "en")], 0, "train", LeftOut()
+        )
+        judged = Preference([{"role": "user", "content": "name"}], "red " * 60, "dog", "s", "human", "en")
+        (cut,) = maker._encoded([judged], "train", PairData())
+        for side, reply in ((pair.rejected, pair.rejected_reply), (cut.chosen, cut.chosen_reply)):
+            assert template.tokenizer.decode(side[:-reply]).rstrip().endswith("assistant")
+        assert template.tokenizer.decode(pair.rejected[-pair.rejected_reply :]).startswith("blue dog")
+        return tuple(ids[-1] == stop for ids in (pair.chosen, pair.rejected, cut.chosen, cut.rejected))  # type: ignore[return-value]
+
+    assert sides(open_ends=True, ended=False) == (True, False, False, True)
+    assert sides(open_ends=True, ended=True) == (True, True, False, True)
+    assert sides(open_ends=False, ended=False) == (True, True, True, True)
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------

@@ -28,13 +28,13 @@ from duihua.models.heads import ScoredDecoder
 from duihua.stages.actor_critic import ActorCritic, ReplyBatch, freeze, reply_log_probabilities
 from duihua.stages.configs.ppo import PPOConfig
 from duihua.stages.configs.reward import RewardConfig
+from duihua.stages.encoded_pairs import Pair
 from duihua.stages.pair_batches import PairBatches
 from duihua.stages.ppo import Loss as PPOLoss
 from duihua.stages.ppo_math import whiten
 from duihua.stages.pretrain import language_model_loss
 from duihua.stages.replies import Prompt, Reply, sampled_in_parts, scored_in_parts
 from duihua.stages.reward import Loss as RewardLoss
-from duihua.stages.reward_pairs import Pair
 from duihua.stages.rollout import Rollout
 from duihua.stages.sft import sft_loss
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig

@@ -22,10 +22,10 @@ from duihua.models.recurrent import RecurrentLM
 from duihua.models.recurrent_config import RecurrentConfig
 from duihua.stages.classify import JointLoss
 from duihua.stages.configs.reward import RewardConfig
+from duihua.stages.encoded_pairs import Pair
 from duihua.stages.pair_batches import PairBatches
 from duihua.stages.recurrent import TruncatedLoss
 from duihua.stages.reward import Loss
-from duihua.stages.reward_pairs import Pair
 from duihua.stages.task_examples import TaskBatches, TaskExample
 from duihua.text.task_inputs import TaskInput
 from duihua.training.micro_batches import MicroBatches, is_out_of_memory

@@ -22,11 +22,11 @@ from duihua.errors import ConfigError
 from duihua.models.bundle import Bundle, load_bundle
 from duihua.stages.blind import WinRate, blind_verdicts, pair_judge, win_rate
 from duihua.stages.comparison import HELD_OUT_ITERATION, Side
+from duihua.stages.encoded_pairs import encode_pairs
 from duihua.stages.judging import check_context, check_tokenizers, choose_prompts
 from duihua.stages.prompts import open_sources
 from duihua.stages.replies import Prompt, Reply, replies_key, sampler_of, stored_replies
 from duihua.stages.reward_measures import measure
-from duihua.stages.reward_pairs import encode_pairs
 from duihua.stages.scoring import reward_scorer, score_rows
 from duihua.text.chat_template import ChatTemplate
 

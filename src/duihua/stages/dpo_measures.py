@@ -14,9 +14,10 @@ from torch import Tensor
 
 from duihua import console
 from duihua.stages.configs.dpo import DPOConfig
+from duihua.stages.encoded_pairs import Pair
 from duihua.stages.preference_rows import Tree
 from duihua.stages.reward_measures import share
-from duihua.stages.reward_pairs import KINDS, Pair
+from duihua.stages.reward_pairs import KINDS
 
 
 def measure(

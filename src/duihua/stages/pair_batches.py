@@ -13,7 +13,7 @@ from torch import Tensor
 
 from duihua.data.halves import halve_rows
 from duihua.engine.randomness import sample_seed
-from duihua.stages.reward_pairs import Pair
+from duihua.stages.encoded_pairs import Pair
 from duihua.stages.scoring import pad_rows
 
 

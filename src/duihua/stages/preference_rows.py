@@ -23,7 +23,7 @@ from duihua.data.packing import best_fit
 from duihua.engine.randomness import sample_seed
 from duihua.models.decoder import Decoder
 from duihua.nn.attention import columns_where
-from duihua.stages.reward_pairs import Pair
+from duihua.stages.encoded_pairs import Pair
 from duihua.training.ranks import current
 
 PROMPT, CHOSEN, REJECTED = 0, 1, 2

@@ -40,10 +40,11 @@ def prepare_pairs(
     *,
     normalising: int = 0,
     verifying: int = 0,
+    open_ends: bool = False,
 ) -> Prepared:
     """Pairs of at most `length` tokens; replies are sampled from `policy` and kept in the stage's folder while it goes on.
 
-    normalising, verifying: as in `PairMaker.make`. Raises ConfigError, and DataError where there is no pair to learn from.
+    normalising, verifying, open_ends: as in `PairMaker`. Raises ConfigError, and DataError where no pair is left to learn from.
     """
     judged = open_sources(config.preferences, context.data_directory, "preferences", f"{stage}.preferences")
     conversations = open_sources(
@@ -58,6 +59,7 @@ def prepare_pairs(
         replies_key(policy, config, dtype),
         context.seed,
         stage,
+        open_ends,
     )
     wanted = config.sampled_pairs + config.off_topic_pairs + normalising + verifying
     data = maker.make(judged, conversations if wanted else [], normalising, verifying)

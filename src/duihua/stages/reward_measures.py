@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from duihua.evaluation.intervals import wilson
-from duihua.stages.reward_pairs import KINDS, Pair
+from duihua.stages.encoded_pairs import Pair
+from duihua.stages.reward_pairs import KINDS
 
 DESCRIPTIONS = {
     "human": ("judged pairs: a person or a strong model preferred one reply", "人工（或强模型）评判的偏好对"),

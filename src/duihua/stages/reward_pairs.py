@@ -8,7 +8,7 @@ left out, as the config says) and counted either way; what was judged may lie be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from duihua.data.source import Source
 from duihua.engine.randomness import sample_seed
 from duihua.errors import DataError
 from duihua.stages.configs.pairs import PairsConfig
+from duihua.stages.encoded_pairs import Pair, encode_pairs, without_end
 from duihua.stages.prompts import (
     draw_exchanges,
     encode_pair_side,
@@ -35,68 +36,6 @@ from duihua.text.tokenizer import Tokenizer
 
 KINDS = ("human", "sampled", "off_topic")
 OTHER_HALF = "prompt of the other half"
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two encoded sides, each prompt and reply up to the stop token. lengths: tokens of the replies."""
-
-    chosen: list[int]
-    rejected: list[int]
-    kind: str
-    chosen_reply: int
-    rejected_reply: int
-    source: str
-    language: str
-
-
-def cut_side(ids: list[int], reply: int, length: int) -> tuple[list[int], int]:
-    """A side of at most `length` tokens: the prompt keeps its end, at most half the length where the reply needs the rest;
-    the reply keeps its beginning and its stop token. Returns the ids and how many of them are the reply's."""
-    if len(ids) <= length:
-        return ids, reply
-    room = max(length - reply, length // 2)
-    prompt = ids[: len(ids) - reply][-room:]
-    body = ids[len(ids) - reply : -1][: length - len(prompt) - 1]
-    return [*prompt, *body, ids[-1]], len(body) + 1
-
-
-def encode_pairs(
-    records: Iterable[Preference],
-    kind: str,
-    length: int,
-    template: ChatTemplate,
-    left_out: LeftOut,
-    cut: LeftOut | None = None,
-) -> list[Pair]:
-    """The pairs, each side of at most `length` tokens.
-
-    A longer pair is cut and counted in `cut` where that is given, else left out and counted in `left_out`; so are pairs
-    whose sides are equal (or become so by cutting) and pairs with an empty reply.
-    """
-    pairs: list[Pair] = []
-    for record in records:
-        if not record.chosen.strip() or not record.rejected.strip():
-            left_out.add(f"{kind} pair with an empty reply", record.source)
-            continue
-        chosen, chosen_reply = encode_pair_side(record.prompt, record.chosen, template)
-        rejected, rejected_reply = encode_pair_side(record.prompt, record.rejected, template)
-        too_long = max(len(chosen), len(rejected)) > length
-        if too_long and cut is None:
-            left_out.add(f"{kind} pair longer than {length} tokens", record.source)
-            continue
-        if too_long and cut is not None:
-            cut.add(f"{kind} pair cut to {length} tokens", record.source)
-            # Both sides keep the same prompt, so that what was cut of it tells nothing.
-            longest = max(chosen_reply, rejected_reply)
-            prompt = max(length - longest, length // 2)
-            chosen, chosen_reply = cut_side(chosen[-prompt - chosen_reply :], chosen_reply, length)
-            rejected, rejected_reply = cut_side(rejected[-prompt - rejected_reply :], rejected_reply, length)
-        if chosen == rejected:
-            left_out.add(f"{kind} pair of equal replies", record.source)
-            continue
-        pairs.append(Pair(chosen, rejected, kind, chosen_reply, rejected_reply, record.source, record.language))
-    return pairs
 
 
 @dataclass
@@ -120,7 +59,12 @@ class PairData:
 
 
 class PairMaker:
-    """Makes `PairData`; holds what all its steps need."""
+    """Makes `PairData`; holds what all its steps need.
+
+    open_ends: replies that were cut, or sampled without an end, keep none. A reward model reads its score at the stop token
+    and needs one on every reply; a policy that learns from likelihoods would learn of such a token, behind half a sentence
+    of a rejected reply, that to end is bad.
+    """
 
     def __init__(
         self,
@@ -132,8 +76,10 @@ class PairMaker:
         key: str,
         seed: int,
         stage: str = "reward",
+        open_ends: bool = False,
     ) -> None:
         require_stop_token(template, "the chat template of the policy")
+        self.open_ends = open_ends
         self.config, self.template, self.length, self.seed = config, template, length, seed
         self.tokenizer: Tokenizer = template.tokenizer
         self.sample, self.folder, self.key, self.stage = sample, folder, key, stage
@@ -179,7 +125,7 @@ class PairMaker:
 
     def _encoded(self, records: Sequence[Preference], split: Split, data: PairData) -> list[Pair]:
         cut = data.cut[split] if self.config.long_pairs == "cut" else None
-        return encode_pairs(records, "human", self.length, self.template, data.left_out[split], cut)
+        return encode_pairs(records, "human", self.length, self.template, data.left_out[split], cut, self.open_ends)
 
     def held_out(self, conversations: Sequence[Source], data: PairData) -> None:
         """Sampled and off-topic pairs of held-out prompts, and those prompts with their replies, into `data`."""
@@ -241,23 +187,24 @@ class PairMaker:
         replies = stored_replies(self.sample, prompts * candidates, seeds, self.folder, self.key, label)
         return [replies[place :: len(items)] for place in range(len(items))]
 
-    def _nearest_in_length(self, items: Sequence[Exchange], label: str) -> list[str]:
+    def _nearest_in_length(self, items: Sequence[Exchange], label: str) -> list[Reply]:
         """For each exchange the sampled reply whose length is nearest to the person's: else length alone would tell the
         two apart, and PPO would learn to be short instead of good."""
         chosen = []
         for exchange, replies in zip(items, self._replies(items, label, self.config.sampled_candidates), strict=True):
             wanted = len(self.tokenizer.encode(exchange.reply.strip())) + 1  # and the stop token
-            nearest = min(replies, key=lambda reply: abs(len(reply.ids) - wanted))
-            chosen.append(self.tokenizer.decode(nearest.ids))
+            chosen.append(min(replies, key=lambda reply: abs(len(reply.ids) - wanted)))
         return chosen
 
     def _made(self, items: Sequence[Exchange], off_topic: int, split: Split, left_out: LeftOut) -> list[Pair]:
         """Sampled and off-topic pairs of these exchanges."""
-        sampled = sampled_pairs(items, self._nearest_in_length(items, split), left_out)
+        pairs: list[Pair] = []
+        for exchange, reply in zip(items, self._nearest_in_length(items, split), strict=True):
+            sampled = sampled_pairs([exchange], [self.tokenizer.decode(reply.ids)], left_out)
+            found = encode_pairs(sampled, "sampled", self.length, self.template, left_out)
+            pairs += [without_end(pair) for pair in found] if self.open_ends and not reply.ended else found
         others = off_topic_pairs(items, off_topic, self.seed, left_out)
-        return encode_pairs(sampled, "sampled", self.length, self.template, left_out) + encode_pairs(
-            others, "off_topic", self.length, self.template, left_out
-        )
+        return pairs + encode_pairs(others, "off_topic", self.length, self.template, left_out)
 
     def _rows(self, items: Sequence[Exchange], label: str) -> list[list[int]]:
         """Replies of the reference policy, as the reward model reads them."""

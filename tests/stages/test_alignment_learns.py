@@ -33,7 +33,7 @@ import duihua.stages.rollout as rollout_module
 from duihua.data.source import SourceConfig
 from duihua.models.config import DecoderConfig
 from duihua.models.decoder import Decoder
-from duihua.stages import dpo, grpo, ppo
+from duihua.stages import agreement, dpo, grpo, ppo
 from duihua.stages.actor_critic import Actor, ActorCritic, ReplyBatch, freeze, reply_log_probabilities
 from duihua.stages.comparison import Comparison, compare
 from duihua.stages.configs.dpo import DPOConfig
@@ -188,7 +188,7 @@ Patch = pytest.MonkeyPatch
 
 def without_agreement(patch: Patch) -> None:
     """What would stop the run at its first rollout is switched off: the fault must show in what is learnt, too."""
-    patch.setattr(rollout_module, "AGREEMENT", {torch.float32: 1e9})
+    patch.setattr(agreement, "AGREEMENT", {torch.float32: 1e9})
 
 
 def flipped_advantage(patch: Patch) -> None:

@@ -24,7 +24,8 @@ from duihua.stages.configs.ppo import PPOConfig
 from duihua.stages.configs.verifiable import RuleConfig
 from duihua.stages.context import StageContext
 from duihua.stages.over_optimisation import HeldOutMeter
-from duihua.stages.ppo_doctor import examine, read_metrics
+from duihua.stages.ppo_doctor import examine
+from duihua.stages.ppo_log import read_metrics
 from duihua.stages.replies import Prompt, Reply
 from duihua.training.checkpoints import load_weights
 

@@ -11,7 +11,8 @@ import pytest
 from duihua.cli.main import main
 from duihua.errors import DataError
 from duihua.stages.configs.doctors import PPODoctorConfig
-from duihua.stages.ppo_doctor import by_rollout, correlation, examine, findings_so_far, read_metrics
+from duihua.stages.ppo_doctor import examine, findings_so_far
+from duihua.stages.ppo_log import by_rollout, correlation, read_metrics
 from duihua.training import metrics_file
 
 HEALTHY: dict[str, Any] = {

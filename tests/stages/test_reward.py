@@ -15,7 +15,7 @@ from duihua.config import build
 from duihua.data.pairs import Exchange
 from duihua.data.records import LeftOut, Preference
 from duihua.data.source import SourceConfig
-from duihua.errors import ConfigError, DataError
+from duihua.errors import BundleError, ConfigError, DataError
 from duihua.models.bundle import load_bundle
 from duihua.models.heads import ScoredDecoder
 from duihua.stages import reward, stage_trainer
@@ -25,7 +25,7 @@ from duihua.stages.context import StageContext
 from duihua.stages.encoded_pairs import Pair, cut_side, encode_pairs
 from duihua.stages.pair_batches import PairBatches, pair_batch
 from duihua.stages.prompts import encode_pair_side, require_stop_token
-from duihua.stages.replies import Reply, stored_replies
+from duihua.stages.replies import Reply, Sampler, alternating, stored_replies
 from duihua.stages.reward import bradley_terry, normalise
 from duihua.stages.reward_measures import (
     calibration_curve,
@@ -335,6 +335,47 @@ def test_what_did_not_end_has_no_stop_token_where_likelihoods_are_learnt(lab: An
     assert sides(open_ends=True, ended=False) == (True, False, False, True)
     assert sides(open_ends=True, ended=True) == (True, True, False, True)
     assert sides(open_ends=False, ended=False) == (True, True, True, True)
+
+
+def test_of_every_second_pair_the_other_model_writes_the_sampled_reply(lab: Any, tmp_path: Path) -> None:
+    """And all candidates of one pair are of the same model; replies that scores are normalised by are the policy's."""
+    asked: dict[str, list[int]] = {"red": [], "blue": []}
+
+    def writer(word: str) -> Sampler:
+        def sample(prompts: Any, seeds: Any) -> list[Reply]:
+            assert len(prompts) == len(seeds)
+            asked[word] += seeds
+            ids = [*lab.tokenizer.encode(word), lab.tokenizer.im_end_id]
+            return [Reply(ids, [0.0] * len(ids), True) for _ in prompts]
+
+        return sample
+
+    config = lab.reward_config(tmp_path, sampled_candidates=3)
+    both = alternating([writer("red"), writer("blue")]), "both"
+    maker = PairMaker(config, ChatTemplate(lab.tokenizer), 64, writer("red"), tmp_path, "key", seed=1, rejected=both)
+    items = [Exchange([{"role": "user", "content": f"hi {n}"}], "green", "s", "en") for n in range(5)]
+    pairs = maker._made(items, 0, "train", LeftOut())
+    assert [lab.tokenizer.decode(pair.rejected[-pair.rejected_reply : -1]) for pair in pairs] == [
+        "red", "blue", "red", "blue", "red",
+    ]  # fmt: skip
+    assert (len(asked["red"]), len(asked["blue"])) == (9, 6)
+    assert len({*asked["red"], *asked["blue"]}) == 15, "every reply has a seed of its own"
+    maker._rows(items, "normalise")
+    assert (len(asked["red"]), len(asked["blue"])) == (14, 6)
+
+
+def test_another_model_of_another_tokenizer_is_refused_before_anything_is_sampled(lab: Any, tmp_path: Path) -> None:
+    policy, other = lab.policy_bundle(tmp_path / "sft"), lab.policy_bundle(tmp_path / "base")
+    vocabulary = (other / "tokenizer.json").read_text(encoding="utf-8")
+    tokenizer = json.loads(vocabulary)
+    words = tokenizer["model"]["vocab"]
+    first, second = list(words)[:2]
+    words[first], words[second] = words[second], words[first]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    context = StageContext(tmp_path / "reward", {"policy": policy, "other": other}, data_directory=tmp_path, threads=1)
+    with pytest.raises(BundleError, match="another tokenizer than the policy"):
+        reward.run(lab.reward_config(tmp_path), context)
+    assert not (tmp_path / "reward" / "replies").exists()
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from duihua.engine.settings import SamplingSettings, require_plain
 from duihua.errors import ConfigError, GenerationError, TrainingError
 from duihua.models.decoder import Decoder
 from duihua.models.heads import ScoredDecoder
+from duihua.stages import agreement
 from duihua.stages.actor_critic import (
     ActorCritic,
     Critic,
@@ -209,7 +210,7 @@ def test_sampler_and_trainer_agree_and_a_wrong_temperature_stops_the_run(lab: An
 @pytest.mark.checklist(20)
 @pytest.mark.mutation(
     "ten times the rounding is let pass",
-    "duihua.stages.rollout:AGREEMENT",
+    "duihua.stages.agreement:AGREEMENT",
     lambda right: {dtype: 10 * most for dtype, most in right.items()},
 )
 def test_a_sampler_a_thousandth_too_warm_stops_the_run_and_sharp_logits_do_not(lab: Any) -> None:
@@ -224,7 +225,7 @@ def test_a_sampler_a_thousandth_too_warm_stops_the_run_and_sharp_logits_do_not(l
         sharp.network.policy.head.weight.mul_(50.0)
     sharp.next()
     difference = float(sharp.buffer["rollout"][ROLLOUT_METRICS.index("sampler_difference")])
-    assert 0.0 < difference < rollout_module.AGREEMENT[torch.float32] / 4
+    assert 0.0 < difference < agreement.AGREEMENT[torch.float32] / 4
 
 
 @pytest.mark.checklist(20)

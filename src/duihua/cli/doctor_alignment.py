@@ -77,7 +77,8 @@ def ppo(argv: Sequence[str]) -> int:
         return 0
     arguments, config = given
     with console.json_output(arguments.json):
-        from duihua.stages.ppo_doctor import examine, read_metrics
+        from duihua.stages.ppo_doctor import examine
+        from duihua.stages.ppo_log import read_metrics
 
         found = examine(read_metrics(Path(arguments.folder)), config)
         return _show(found, arguments.folder, "A healthy run.", "Not a healthy run", arguments.json)

@@ -85,6 +85,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
                 "RewardConfig",
                 ranks=True,
                 policy=Input(("sft", "pretrain")),
+                other=Input((), required=False),
             ),
             _stage(
                 "ppo",

@@ -113,7 +113,7 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
             where="dpo.length",
             remedy="Raise length, or start from a model with a longer context",
         )
-    data, judged, conversations = prepare_pairs("dpo", config, context, bundle, length, dtype, open_ends=True)
+    data, judged, conversations, _ = prepare_pairs("dpo", config, context, bundle, length, dtype, open_ends=True)
     trees, heldout = [tree_of(pair) for pair in data.train], [tree_of(pair) for pair in data.heldout]
     switch_off_dropout(network)
     network.eval()

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from duihua import console
-from duihua.stages.ppo_doctor import METRICS, findings_so_far
+from duihua.stages.ppo_doctor import findings_so_far
+from duihua.stages.ppo_log import METRICS
 from duihua.training.metrics_file import read_metrics
 from duihua.training.ranks import current
 

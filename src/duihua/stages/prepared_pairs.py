@@ -13,21 +13,23 @@ import torch
 
 from duihua import console
 from duihua.data.source import Source
-from duihua.models.bundle import Bundle
+from duihua.errors import BundleError
+from duihua.models.bundle import Bundle, load_bundle
 from duihua.stages.configs.pairs import PairsConfig
 from duihua.stages.context import StageContext
 from duihua.stages.prompts import open_sources
-from duihua.stages.replies import replies_key, sampler_of
+from duihua.stages.replies import alternating, replies_key, sampler_of
 from duihua.stages.reward_pairs import PairData, PairMaker, nothing_to_learn
 from duihua.text.chat_template import ChatTemplate
 
 
 class Prepared(NamedTuple):
-    """The pairs of both splits and the sources that they come from."""
+    """The pairs of both splits, the sources that they come from, and the other model that wrote replies."""
 
     data: PairData
     judged: list[Source]
     conversations: list[Source]
+    other: Bundle | None
 
 
 def prepare_pairs(
@@ -42,24 +44,32 @@ def prepare_pairs(
     verifying: int = 0,
     open_ends: bool = False,
 ) -> Prepared:
-    """Pairs of at most `length` tokens; replies are sampled from `policy` and kept in the stage's folder while it goes on.
+    """Pairs of at most `length` tokens; replies are sampled from `policy` and kept in the stage's folder while it goes on. Of
+    every second pair the input "other" writes the sampled reply, where there is one.
 
-    normalising, verifying, open_ends: as in `PairMaker`. Raises ConfigError, and DataError where no pair is left to learn from.
+    normalising, verifying, open_ends: as in `PairMaker`. Raises ConfigError, BundleError, and DataError where no pair is left.
     """
     judged = open_sources(config.preferences, context.data_directory, "preferences", f"{stage}.preferences")
     conversations = open_sources(
         config.conversations, context.data_directory, "conversations", f"{stage}.conversations"
     )
+    sampler, key = sampler_of(policy, config, dtype), replies_key(policy, config, dtype)
+    rejected, other = None, None
+    if "other" in context.inputs:
+        other = load_bundle(context.inputs["other"], context.device)
+        check_same_tokenizer(policy, other)
+        rejected = alternating([sampler, sampler_of(other, config, dtype)]), key + replies_key(other, config, dtype)
     maker = PairMaker(
         config,
         ChatTemplate(policy.tokenizer),
         length,
-        sampler_of(policy, config, dtype),
+        sampler,
         context.directory / "replies",
-        replies_key(policy, config, dtype),
+        key,
         context.seed,
         stage,
         open_ends,
+        rejected,
     )
     wanted = config.sampled_pairs + config.off_topic_pairs + normalising + verifying
     data = maker.make(judged, conversations if wanted else [], normalising, verifying)
@@ -68,7 +78,17 @@ def prepare_pairs(
         raise nothing_to_learn(data.left_out["train"], stage)
     if not data.heldout:
         console.warn(f"{stage}: no pair is held out, so nothing is measured on unseen ones")
-    return Prepared(data, judged, conversations)
+    return Prepared(data, judged, conversations, other)
+
+
+def check_same_tokenizer(policy: Bundle, other: Bundle) -> None:
+    """BundleError unless both write the same ids."""
+    if policy.tokenizer.fingerprint != other.tokenizer.fingerprint:
+        raise BundleError(
+            "the other model has another tokenizer than the policy",
+            where=str(other.directory),
+            remedy="Name a model that was made from the same pre-training",
+        )
 
 
 def say_counts(stage: str, data: PairData) -> None:

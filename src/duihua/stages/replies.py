@@ -134,6 +134,21 @@ def sampled_in_parts(sample: Sampler) -> Sampler:
     return drawn
 
 
+def alternating(samplers: Sequence[Sampler]) -> Sampler:
+    """Prompts are answered by one sampler after the other, by their index: all replies to one prompt are of the same one."""
+
+    def drawn(prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[Reply]:
+        found: dict[int, Reply] = {}
+        for number, sample in enumerate(samplers):
+            places = [place for place, prompt in enumerate(prompts) if prompt.index % len(samplers) == number]
+            if places:
+                made = sample([prompts[place] for place in places], [seeds[place] for place in places])
+                found |= zip(places, made, strict=True)
+        return [found[place] for place in range(len(prompts))]
+
+    return drawn
+
+
 def scored_in_parts(scorer: Scorer) -> Scorer:
     """Each rank judges the replies numbered rank, rank + ranks, ..., and all get all scores."""
 

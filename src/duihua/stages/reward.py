@@ -65,7 +65,8 @@ class Loss:
 
 
 def run(config: RewardConfig, context: StageContext) -> StageResult:
-    """Train a reward model from the input "policy" (the SFT bundle); give a reward bundle.
+    """Train a reward model from the input "policy" (the SFT bundle); give a reward bundle. An input "other" writes the rejected
+    reply of every second sampled pair, so that the model tells good replies from more than one way of going wrong.
 
     Raises ConfigError, DataError (no pairs to learn from), BundleError, TrainingError.
     """
@@ -76,7 +77,7 @@ def run(config: RewardConfig, context: StageContext) -> StageResult:
     policy = load_bundle(context.input("policy"), context.device)
     template = ChatTemplate(policy.tokenizer)
     length = min(config.length or policy.config.context, policy.config.context)
-    data, judged, conversations = prepare_pairs(
+    data, judged, conversations, other = prepare_pairs(
         "reward", config, context, policy, length, dtype,
         normalising=config.normalisation_samples, verifying=config.verification_samples,
     )  # fmt: skip
@@ -112,6 +113,8 @@ def run(config: RewardConfig, context: StageContext) -> StageResult:
         return [float(score) for score in scores_of(rows)]
 
     terms = merge_terms(policy.terms, source_terms([*judged, *conversations]))
+    if other is not None:
+        terms = merge_terms(terms, other.terms)
     metrics: dict[str, Any] = {
         "steps": trained.steps,
         "length": length,

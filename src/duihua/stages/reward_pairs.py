@@ -63,7 +63,8 @@ class PairMaker:
 
     open_ends: replies that were cut, or sampled without an end, keep none. A reward model reads its score at the stop token
     and needs one on every reply; a policy that learns from likelihoods would learn of such a token, behind half a sentence
-    of a rejected reply, that to end is bad.
+    of a rejected reply, that to end is bad. rejected: who writes the sampled replies of pairs, with its key, where that is not
+    `sample` alone, which writes those that scores are normalised by.
     """
 
     def __init__(
@@ -77,9 +78,10 @@ class PairMaker:
         seed: int,
         stage: str = "reward",
         open_ends: bool = False,
+        rejected: tuple[Sampler, str] | None = None,
     ) -> None:
         require_stop_token(template, "the chat template of the policy")
-        self.open_ends = open_ends
+        self.open_ends, self.rejected = open_ends, rejected or (sample, key)
         self.config, self.template, self.length, self.seed = config, template, length, seed
         self.tokenizer: Tokenizer = template.tokenizer
         self.sample, self.folder, self.key, self.stage = sample, folder, key, stage
@@ -174,24 +176,28 @@ class PairMaker:
         order = exchange_order(sources, self.config.conversations, split, self.seed, left_out, self.config.turns)
         return draw_exchanges(order, count, problem, left_out)
 
-    def _replies(self, items: Sequence[Exchange], label: str, candidates: int = 1) -> list[list[Reply]]:
-        """`candidates` sampled replies to each exchange's prompt."""
+    def _replies(
+        self, items: Sequence[Exchange], label: str, candidates: int = 1, by: tuple[Sampler, str] | None = None
+    ) -> list[list[Reply]]:
+        """`candidates` sampled replies to each exchange's prompt, by another sampler (with its key) than the policy's."""
         if not items:
             return []
+        sample, key = by or (self.sample, self.key)
         prompts = [make_prompt(exchange, index, self.template) for index, exchange in enumerate(items)]
         seeds = [
             sample_seed(self.seed, 0, int(exchange.key[:15], 16), number)
             for number in range(candidates)
             for exchange in items
         ]
-        replies = stored_replies(self.sample, prompts * candidates, seeds, self.folder, self.key, label)
+        replies = stored_replies(sample, prompts * candidates, seeds, self.folder, key, label)
         return [replies[place :: len(items)] for place in range(len(items))]
 
     def _nearest_in_length(self, items: Sequence[Exchange], label: str) -> list[Reply]:
         """For each exchange the sampled reply whose length is nearest to the person's: else length alone would tell the
         two apart, and PPO would learn to be short instead of good."""
         chosen = []
-        for exchange, replies in zip(items, self._replies(items, label, self.config.sampled_candidates), strict=True):
+        sampled = self._replies(items, label, self.config.sampled_candidates, self.rejected)
+        for exchange, replies in zip(items, sampled, strict=True):
             wanted = len(self.tokenizer.encode(exchange.reply.strip())) + 1  # and the stop token
             chosen.append(min(replies, key=lambda reply: abs(len(reply.ids) - wanted)))
         return chosen

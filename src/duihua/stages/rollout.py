@@ -22,9 +22,9 @@ from torch import Tensor
 
 from duihua.data.halves import halve_rows
 from duihua.engine.randomness import sample_seed
-from duihua.errors import TrainingError
 from duihua.models.decoder import Decoder
 from duihua.stages.actor_critic import Actor, ActorCritic, ReplyBatch, reply_log_probabilities
+from duihua.stages.agreement import check_agreement
 from duihua.stages.configs.grpo import GRPOConfig
 from duihua.stages.configs.ppo import PPOConfig
 from duihua.stages.live_doctor import LiveDoctor
@@ -44,15 +44,6 @@ from duihua.text.tokenizer import Tokenizer
 from duihua.training.ranks import current
 
 Batch = dict[str, Tensor]
-
-AGREEMENT = {torch.float32: 2e-4, torch.float16: 0.05, torch.bfloat16: 0.3}
-"""Largest difference (nats a token) between the sampler's and the trainer's log-probability that rounding explains.
-
-Rounding grows with the logits: the largest differences measured are half a step to 7 steps of the format at the largest
-logit. fp32: 20 times the largest of the quickstart's 13 rollouts (1.0e-5, logits up to 23), and twice that of random models
-with logits of 270 (9e-5). fp16, bf16: 5 and 2.4 times the quickstart's policies (0.010 and 0.125, which is one step of bf16
-at a logit of 23); random models with logits of 50 reach the bounds (0.056, 0.30) and have to be trained in fp32. A sampler
-0.1 % too warm is off by 8e-4 already where all tokens are nearly equally likely, and by more where they are not."""
 
 
 class Rollout:
@@ -212,7 +203,9 @@ class Rollout:
             "reply_mask": packed.reply_mask_br,
         }
         judged = self._judge(prompts, replies)
-        difference = self._check_agreement(replies, judged.logprobs_nr)
+        sampled = torch.tensor([value for reply in replies for value in reply.logprobs])
+        trained = judged.logprobs_nr[self.buffer["reply_mask"]]
+        difference = check_agreement(sampled, trained, self.dtype, f"{self.stage}, rollout {self.iteration}")
         self._learn_from(prompts, replies, judged, difference)
         self.iteration += 1
         self.cursor = 0
@@ -242,19 +235,6 @@ class Rollout:
 
     def _autocast(self, device_type: str) -> contextlib.AbstractContextManager[object]:
         return torch.autocast(device_type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()
-
-    def _check_agreement(self, replies: Sequence[Reply], logprobs_nr: Tensor) -> float:
-        """The largest difference between the sampler's log-probabilities and the trainer's; TrainingError if too large."""
-        sampled = torch.tensor([value for reply in replies for value in reply.logprobs])
-        difference = float((sampled - logprobs_nr[self.buffer["reply_mask"]]).abs().max())
-        allowed = AGREEMENT[self.dtype or torch.float32]
-        if not difference <= allowed:
-            raise TrainingError(
-                f"sampler and trainer disagree on a token's log-probability by {difference:.4g}, more than {allowed}",
-                where=f"{self.stage}, rollout {self.iteration}",
-                remedy="The replies were not drawn from the policy that is trained; check temperature and precision",
-            )
-        return difference
 
     def _learn_from(
         self, prompts: Sequence[Prompt], replies: Sequence[Reply], judged: Judged, difference: float

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from duihua.config import build, field_help, load_yaml, override, to_mapping
+from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError
+from duihua.stages import STAGES
+from duihua.stages.configs.bag_of_words import BagOfWordsConfig
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,43 @@ def message(mapping: object, where: str = "whole") -> str:
 def test_a_mapping_becomes_the_frozen_dataclass_with_defaults_for_the_rest() -> None:
     built = build(Whole, {"needed": 3, "parts": [{"name": "x"}], "pair": [1, 2], "folder": "/a", "spare": None})
     assert built == Whole(needed=3, parts=(Part("x"),), pair=(1.0, 2.0), folder=Path("/a"))
+
+
+@dataclass(frozen=True)
+class Speeds:
+    kind: Literal["muon", "adamw"] = "muon"
+    rate: float = 0.02
+    inner: Rates = field(default_factory=lambda: Rates(0.5))
+
+
+@dataclass(frozen=True)
+class Stage:
+    speeds: Speeds = field(default_factory=lambda: Speeds("adamw", 1e-4))
+    spare: Speeds | None = None
+
+
+def test_a_part_of_which_some_fields_are_given_keeps_the_fields_own_defaults() -> None:
+    """Not those of the part's class, which another stage may have; of a field whose default is no such part, the class's."""
+    assert build(Stage, {"speeds": {"rate": 0.5}}).speeds == Speeds("adamw", 0.5)
+    assert build(Stage, {"speeds": {}}) == Stage()
+    assert build(Stage, {"speeds": {"kind": "muon"}}).speeds == Speeds("muon", 1e-4)
+    assert build(Stage, {"speeds": {"inner": {}}}).speeds.inner == Rates(0.5)
+    assert build(Stage, {"spare": {"rate": 0.5}}).spare == Speeds("muon", 0.5)
+    assert build(Stage, {"speeds": {"rate": 0.5}}).speeds != Speeds(rate=0.5)
+
+
+def test_another_source_keeps_nothing_of_the_default_one() -> None:
+    default = BagOfWordsConfig().source
+    assert default.name and default != SourceConfig(path="a.jsonl")
+    assert build(BagOfWordsConfig, {"source": {"path": "a.jsonl"}}).source == SourceConfig(path="a.jsonl")
+
+
+def test_every_stage_keeps_its_optimizer_when_only_a_rate_is_given() -> None:
+    for stage in STAGES.values():
+        whole = stage.config_class()()
+        if hasattr(whole, "optimizer"):
+            given = build(stage.config_class(), {"optimizer": {"learning_rate": 0.125}})
+            assert given.optimizer == replace(whole.optimizer, learning_rate=0.125), stage.name
 
 
 def test_to_mapping_is_undone_by_build() -> None:

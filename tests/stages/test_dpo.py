@@ -215,6 +215,28 @@ def seen_at_step(step: int) -> Tensor:
     return source.next()[0]["pairs"]
 
 
+@pytest.mark.parametrize("average", [False, True])
+def test_the_weighed_likelihood_is_torchs_cross_entropy_of_the_chosen_reply(lab: Any, average: bool) -> None:
+    """Per token, read from a plain row of prompt and reply; not that of the rejected one, nor a sum over tokens."""
+    decoder, trees = lab.decoder(), some_trees()
+    batch = tree_batch(trees, [list(range(len(trees)))], 0)
+    batch["reference"] = torch.zeros(2 * len(trees))
+    config = DPOConfig(average_tokens=average)
+
+    def total(**settings: Any) -> float:
+        return float(dpo.Loss(dataclasses.replace(config, **settings))(decoder, batch).sum.detach())
+
+    def entropy(tree: Tree, reply: list[int], reduction: str = "mean") -> float:
+        ids = torch.tensor([[*tree.prompt, *reply]])
+        logits = decoder(ids[:, :-1])[0, len(tree.prompt) - 1 :]
+        return float(torch.nn.functional.cross_entropy(logits, torch.tensor(reply), reduction=reduction).detach())
+
+    added = total(nll_weight=0.5) - total()
+    assert added == pytest.approx(0.5 * sum(entropy(tree, tree.chosen) for tree in trees), abs=1e-4)
+    assert added != pytest.approx(0.5 * sum(entropy(tree, tree.rejected) for tree in trees), abs=1e-2)
+    assert added != pytest.approx(0.5 * sum(entropy(tree, tree.chosen, "sum") for tree in trees), abs=1e-2)
+
+
 # -- the stage --------------------------------------------------------------------------------------------------------
 
 

@@ -92,7 +92,8 @@ def _unknown(cls: type, value: Any, path: tuple[Key, ...]) -> Iterator[tuple[tup
 
 
 def build(cls: type[T], mapping: Any, where: str = "") -> T:
-    """Make the frozen dataclass `cls` out of `mapping`; what is not given keeps its default.
+    """Make the frozen dataclass `cls` out of `mapping`; what is not given keeps its default, also of a part of which only some
+    fields are given: the default is that of this field of `cls`, not of the part's class.
 
     `where` is the key path of the mapping (`sft`) or a file. Raises ConfigError for an unknown key (with the nearest
     name), a value of the wrong type and a missing field; the error names file, line and key path where they are known.
@@ -109,9 +110,9 @@ def build(cls: type[T], mapping: Any, where: str = "") -> T:
         raise ConfigError(
             f"unknown key {path[-1]!r}", where=_where(mapping, path, where), remedy=suggestion(str(path[-1]), known)
         )
+    filled = _filled(cls, mapping)
     try:
-        text = json.dumps(_plain(mapping))
-        return TypeAdapter(cls).validate_json(text, strict=True)
+        return TypeAdapter(cls).validate_json(json.dumps(_plain(filled)), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         location = _within(mapping, first["loc"])
@@ -119,9 +120,26 @@ def build(cls: type[T], mapping: Any, where: str = "") -> T:
             _problem(first), where=_where(mapping, location, where), remedy=_remedy(cls, location, first)
         ) from error
     except ConfigError as error:  # raised by a dataclass's own __post_init__
-        path = _failing(cls, mapping, ())
+        path = _failing(cls, filled, ())
         location = (*path, error.where) if error.where and "/" not in error.where else path
         raise ConfigError(error.problem, where=_where(mapping, location, where), remedy=error.remedy) from error
+
+
+def _filled(cls: type, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with what its parts leave out, where a field's default is such a part: DPO's optimizer is AdamW also for
+    those who only say how fast. Nothing is filled into what is another thing as soon as one of its fields is, such as a source:
+    the class says so by `keeps_nothing`."""
+    filled = dict(mapping)
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        given = mapping.get(field.name)
+        inner = _dataclass_of(hints[field.name])
+        if inner is None or getattr(inner, "keeps_nothing", False) or not isinstance(given, Mapping):
+            continue
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        kept = _plain(default) if isinstance(default, inner) else {}
+        filled[field.name] = {**kept, **_filled(inner, given)}
+    return filled
 
 
 def _nested(annotation: Any, value: Any, path: tuple[Key, ...]) -> Iterator[tuple[type, Any, tuple[Key, ...]]]:

@@ -13,7 +13,7 @@ import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from duihua.data.records import Kind, LeftOut, Record, Split
 from duihua.errors import ConfigError
@@ -79,6 +79,8 @@ class ColumnsConfig:
 @dataclass(frozen=True)
 class SourceConfig:
     """One source of data: a known one by `name`, your own files by `path`, or a Hugging Face data set by `hub`."""
+
+    keeps_nothing: ClassVar[bool] = True  # of the default source, where another one is given (config/build.py)
 
     name: str = ""
     """Name of a known source (`duihua data list` shows them)."""

@@ -59,10 +59,12 @@ class Loss:
         self.config = config
 
     def __call__(self, network: nn.Module, batch: Batch) -> LossParts:
-        """Metrics: accuracy and margin of the implicit rewards, and the implicit rewards of both sides, all means of pairs."""
+        """Metrics: accuracy and margin of the implicit rewards, those and the log-probabilities of both sides, and the chosen
+        reply's negative log-likelihood a token, all means of pairs."""
         assert isinstance(network, Decoder)
         config = self.config
         policy, reference = side_log_probabilities(network, batch), batch["reference"]
+        nll_p = -(policy / batch["lengths"]).chunk(2)[0]
         if config.average_tokens:
             policy, reference = policy / batch["lengths"], reference / batch["lengths"]
         (chosen_p, rejected_p), (reference_chosen_p, reference_rejected_p) = policy.chunk(2), reference.chunk(2)
@@ -75,6 +77,8 @@ class Loss:
             loss=config.loss,
             label_smoothing=config.label_smoothing,
         )
+        if config.nll_weight:
+            losses_p = losses_p + config.nll_weight * nll_p
         rewards_chosen_p = config.beta * (chosen_p - reference_chosen_p).detach()
         rewards_rejected_p = config.beta * (rejected_p - reference_rejected_p).detach()
         pairs = float(len(losses_p))
@@ -85,6 +89,7 @@ class Loss:
             "reward_rejected": (float(rewards_rejected_p.sum()), pairs),
             "logprob_chosen": (float(chosen_p.detach().sum()), pairs),
             "logprob_rejected": (float(rejected_p.detach().sum()), pairs),
+            "nll_chosen": (float(nll_p.detach().sum()), pairs),
         }
         return LossParts(losses_p.sum(), pairs, metrics)
 

@@ -29,6 +29,10 @@ class DPOConfig(PairsConfig):
     average_tokens: bool = False
     """Divide every log-probability by the length of its reply, so that length alone moves nothing. Off in the papers; with
     ipo many train with it on, which makes its target a difference for each token."""
+    nll_weight: float = 0.0
+    """Weight of the chosen reply's negative log-likelihood a token beside the preference loss (Pang et al. 2024, "Iterative
+    Reasoning Preference Optimization", equation 2; often called RPO). It keeps the chosen replies, and their stop tokens, from
+    becoming unlikely together with the rejected ones. 0: none."""
     row_tokens: int = 512
     """Tokens of a row, in which several pairs lie side by side; a longer pair has a row of its own."""
     micro_batch_tokens: int = 2048
@@ -57,6 +61,12 @@ class DPOConfig(PairsConfig):
         not_negative(self, "heldout_prompts", "samples")
         if self.beta <= 0:
             raise ConfigError(f"must be above 0, found {self.beta}", where="beta", remedy="0.1 is usual")
+        if self.nll_weight < 0:
+            raise ConfigError(
+                f"cannot be negative, found {self.nll_weight}",
+                where="nll_weight",
+                remedy="1 holds the chosen replies; 0 is plain DPO",
+            )
         if not 0 <= self.label_smoothing < 0.5:
             raise ConfigError(
                 f"must be in [0, 0.5), found {self.label_smoothing}",

@@ -21,8 +21,8 @@ from duihua.stages.reward_pairs import KINDS
 DESCRIPTIONS = {
     "human": ("judged pairs: a person or a strong model preferred one reply", "人工（或强模型）评判的偏好对"),
     "sampled": (
-        "a person's reply against a reply sampled from the SFT policy, same prompt",
-        "同一提示下，人写的回复对 SFT 模型采样的回复",
+        "a person's reply against one that a model sampled, same prompt",
+        "同一提示下，人写的回复对模型采样的回复",
     ),
     "off_topic": (
         "a person's reply against the reply to another prompt; not part of the headline accuracy",

@@ -464,6 +464,7 @@ TEXTS: dict[str, Text] = {
     "metric.dpo.accuracy": Text("Pairs that the policy has the right way round", "策略判断正确的偏好对比例"),
     "metric.dpo.reward_chosen": Text("Implicit reward, chosen replies", "较好回答的隐含奖励"),
     "metric.dpo.reward_rejected": Text("Implicit reward, rejected replies", "较差回答的隐含奖励"),
+    "metric.nll_chosen": Text("Negative log-likelihood of the chosen replies", "较好回答的负对数似然"),
     "metric.logprob_chosen": Text("Log-probability of the chosen replies", "较好回答的对数概率"),
     "metric.logprob_rejected": Text("Log-probability of the rejected replies", "较差回答的对数概率"),
     "metric.kl_loss": Text("KL term of the loss (k3)", "损失中的 KL 项（k3）"),

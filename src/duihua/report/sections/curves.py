@@ -38,6 +38,7 @@ UNITS: dict[str, str] = {
     "dpo.loss": "unit.nats_pair",
     "margin": "unit.raw_reward",
     "logprob_chosen": "unit.nats_reply",
+    "nll_chosen": "unit.nats_token",
     "logprob_rejected": "unit.nats_reply",
     "kl_loss": "unit.nats_token",
     "group_deviation": "unit.reward",

@@ -23,7 +23,7 @@ from duihua import console
 from duihua.data.records import LeftOut
 from duihua.engine.randomness import sample_seed
 from duihua.engine.settings import SamplingSettings
-from duihua.errors import BundleError, ConfigError
+from duihua.errors import ConfigError
 from duihua.files import sha256_file
 from duihua.models.bundle import Bundle, load_bundle
 from duihua.stages.best_of_n import sample_candidates
@@ -199,12 +199,12 @@ def known_accuracy(judge: Bundle | None) -> dict[str, Any] | None:
 def load_policy(role: str, context: StageContext, sft: Bundle) -> Bundle:
     """An input that started from the fine-tuned model. BundleError for another tokenizer."""
     bundle = load_bundle(context.inputs[role], context.device)
-    if bundle.tokenizer.fingerprint != sft.tokenizer.fingerprint:
-        raise BundleError(
-            "has another tokenizer than the fine-tuned model",
-            where=str(bundle.directory),
-            remedy="Compare models that started from the same one",
-        )
+    check_tokenizers(
+        sft.tokenizer,
+        bundle,
+        "has another tokenizer than the fine-tuned model",
+        "Compare models that started from the same one",
+    )
     return bundle
 
 

@@ -64,9 +64,10 @@ class Loss:
         assert isinstance(network, Decoder)
         config = self.config
         policy, reference = side_log_probabilities(network, batch), batch["reference"]
-        nll_p = -(policy / batch["lengths"]).chunk(2)[0]
+        by_token = policy / batch["lengths"]
+        nll_p = -by_token.chunk(2)[0]
         if config.average_tokens:
-            policy, reference = policy / batch["lengths"], reference / batch["lengths"]
+            policy, reference = by_token, reference / batch["lengths"]
         (chosen_p, rejected_p), (reference_chosen_p, reference_rejected_p) = policy.chunk(2), reference.chunk(2)
         losses_p = preference_loss(
             chosen_p,

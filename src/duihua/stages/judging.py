@@ -76,14 +76,15 @@ def make_judge(
     return Judge(reward_scorer(bundle, dtype=dtype), bundle)
 
 
-def check_tokenizers(tokenizer: Tokenizer, judge: Bundle) -> None:
-    """BundleError unless the reward model reads ids as the policy writes them."""
-    if judge.tokenizer.fingerprint != tokenizer.fingerprint:
-        raise BundleError(
-            "the reward model has another tokenizer than the policy",
-            where=str(judge.directory),
-            remedy="Train the reward model from this policy's SFT bundle",
-        )
+def check_tokenizers(
+    tokenizer: Tokenizer,
+    other: Bundle,
+    problem: str = "the reward model has another tokenizer than the policy",
+    remedy: str = "Train the reward model from this policy's SFT bundle",
+) -> None:
+    """BundleError, in these words, unless the other bundle reads and writes the same ids; without words for a reward model."""
+    if other.tokenizer.fingerprint != tokenizer.fingerprint:
+        raise BundleError(problem, where=str(other.directory), remedy=remedy)
 
 
 def check_context(stage: str, prompt_tokens: int, reply_tokens: int, bundles: Sequence[Bundle | None]) -> None:

@@ -13,10 +13,10 @@ import torch
 
 from duihua import console
 from duihua.data.source import Source
-from duihua.errors import BundleError
 from duihua.models.bundle import Bundle, load_bundle
 from duihua.stages.configs.pairs import PairsConfig
 from duihua.stages.context import StageContext
+from duihua.stages.judging import check_tokenizers
 from duihua.stages.prompts import open_sources
 from duihua.stages.replies import alternating, replies_key, sampler_of
 from duihua.stages.reward_pairs import PairData, PairMaker, nothing_to_learn
@@ -57,7 +57,12 @@ def prepare_pairs(
     rejected, other = None, None
     if "other" in context.inputs:
         other = load_bundle(context.inputs["other"], context.device)
-        check_same_tokenizer(policy, other)
+        check_tokenizers(
+            policy.tokenizer,
+            other,
+            "the other model has another tokenizer than the policy",
+            "Name a model that was made from the same pre-training",
+        )
         rejected = alternating([sampler, sampler_of(other, config, dtype)]), key + replies_key(other, config, dtype)
     maker = PairMaker(
         config,
@@ -79,16 +84,6 @@ def prepare_pairs(
     if not data.heldout:
         console.warn(f"{stage}: no pair is held out, so nothing is measured on unseen ones")
     return Prepared(data, judged, conversations, other)
-
-
-def check_same_tokenizer(policy: Bundle, other: Bundle) -> None:
-    """BundleError unless both write the same ids."""
-    if policy.tokenizer.fingerprint != other.tokenizer.fingerprint:
-        raise BundleError(
-            "the other model has another tokenizer than the policy",
-            where=str(other.directory),
-            remedy="Name a model that was made from the same pre-training",
-        )
 
 
 def say_counts(stage: str, data: PairData) -> None:

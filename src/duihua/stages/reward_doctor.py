@@ -25,6 +25,7 @@ from duihua.models.bundle import Bundle, Normalisation, load_bundle
 from duihua.stages.configs.doctors import RewardDoctorConfig
 from duihua.stages.configs.reward import RewardConfig
 from duihua.stages.diagnosis import Diagnosis
+from duihua.stages.judging import check_tokenizers
 from duihua.stages.prompts import encode_pair_side, open_sources
 from duihua.stages.replies import Sampler, engine_sampler
 from duihua.stages.reward_findings import (
@@ -66,11 +67,12 @@ def diagnose(
         heldout_off_topic_pairs=config.heldout_pairs,
     )
     starts = None if policy is None else load_bundle(policy, device)
-    if starts is not None and starts.tokenizer.fingerprint != judge.tokenizer.fingerprint:
-        raise BundleError(
+    if starts is not None:
+        check_tokenizers(
+            judge.tokenizer,
+            starts,
             "the policy has another tokenizer than the reward model",
-            where=str(policy),
-            remedy="Name the bundle that the reward model was trained from",
+            "Name the bundle that the reward model was trained from",
         )
     judged = open_sources(settings.preferences, data_directory, "preferences", "preferences")
     conversations = open_sources(settings.conversations, data_directory, "conversations", "conversations")

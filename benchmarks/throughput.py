@@ -8,8 +8,9 @@ nanoGPT's training script has it, with the exact GELU and no biases in the produ
 what benchmarks/race/duihua.yaml trains, ours only, with Muon, whose orthogonalisation counts as work.
 
 A turn is a process of its own: the peak before, training on the ids of the race text for --seconds after three steps that do
-not count (loading, clipping, the optimizer and the log included), the peak after. The peak is the best rate of three products,
-two of the model's own sizes and one square, so that a share is of what the machine gave in that minute. Work is 6 for each
+not count (loading, clipping, the optimizer and the log included), the peak after. A peak is the best rate of three products,
+two of the model's own sizes and one square, so that a share is of what the machine gave in that minute; there are two, that of
+torch.matmul, which the peers use, and that of oneDNN (src/duihua/nn/products.py). Work is 6 for each
 weight that multiplies and attention over the half that the mask leaves (models/work.py), the same number for every system;
 what a system computes beyond that is its own affair. Systems take turns, medians are shown.
 """
@@ -31,22 +32,28 @@ ROWS, LENGTH, VOCABULARY, WIDTH, LAYERS, HEADS = 16, 256, 8192, 384, 6, 6
 RATE, BETAS, DECAY, CLIP = 1e-3, (0.9, 0.95), 0.1, 1.0
 SYSTEMS = ("duihua", "nanogpt", "transformers")
 NOT_COUNTED = 3
+PEAKS = ("peak_matmul", "peak_onednn")
 Step = Callable[[], Any]
 
 
-def peak(seconds: float = 1.0) -> float:
-    """Operations a second of the best of three products."""
+def peaks(seconds: float = 0.5) -> dict[str, float]:
+    """Operations a second of the best of three products, by torch.matmul and by the oneDNN that torch carries."""
     import torch
 
-    best = 0.0
+    def by_onednn(left: Any, right: Any) -> Any:
+        return torch.ops.mkldnn._linear_pointwise(left, right.t(), None, "none", [], "")
+
+    best = {"matmul": 0.0, "onednn": 0.0}
     for rows, inner, columns in ((ROWS * LENGTH, WIDTH, 4 * WIDTH), (1024, WIDTH, VOCABULARY), (2048, 2048, 2048)):
         left, right = torch.randn(rows, inner), torch.randn(inner, columns)
-        left @ right
-        done, began = 0, time.perf_counter()
-        while time.perf_counter() - began < seconds:
-            left @ right
-            done += 1
-        best = max(best, 2.0 * rows * inner * columns * done / (time.perf_counter() - began))
+        for name, multiply in (("matmul", torch.matmul), ("onednn", by_onednn)):
+            multiply(left, right)
+            done, began = 0, time.perf_counter()
+            while time.perf_counter() - began < seconds:
+                multiply(left, right)
+                done += 1
+            rate = 2.0 * rows * inner * columns * done / (time.perf_counter() - began)
+            best[name] = max(best[name], rate)
     return best
 
 
@@ -91,7 +98,7 @@ def duihua_steps(given: argparse.Namespace) -> tuple[Step, int, int, float]:
         steps=1_000_000,
         optimizer=optimizer,
         schedule=ScheduleConfig(kind="constant", warmup_steps=10),
-        config=TrainerConfig(clip_norm=CLIP, log_every=10, checkpoint_seconds=1e9),
+        config=TrainerConfig(clip_norm=CLIP, log_every=10, checkpoint_seconds=1e9, precision=given.precision),
         directory=Path(tempfile.mkdtemp()),
         label="throughput",
     )
@@ -165,7 +172,7 @@ def turn(given: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(given.threads)
     made = duihua_steps(given) if given.turn == "duihua" else peer_steps(given, given.turn)
     step, tokens, parameters, extra = made
-    before = peak()
+    before = peaks()
     for _ in range(NOT_COUNTED):
         step()
     done, began, processor = 0, time.perf_counter(), time.process_time()
@@ -176,7 +183,7 @@ def turn(given: argparse.Namespace) -> dict[str, Any]:
     found = {
         "tokens_per_second": tokens * done / seconds,
         "processor_seconds_per_step": busy / done,
-        "peak": max(before, peak()),
+        **{f"peak_{name}": max(before[name], rate) for name, rate in peaks().items()},
         "parameters": parameters,
         "work": (given.work_per_token * tokens + extra) * done / seconds,
         "steps": done,
@@ -223,7 +230,7 @@ def breakdown(step: Step, steps: int = 10) -> list[dict[str, Any]]:
 
 
 KINDS = (
-    ("products", ("::mm", "::addmm", "::bmm", "::baddbmm", "::matmul", "::linear")),
+    ("products", ("_linear_pointwise", "::mm", "::addmm", "::bmm", "::baddbmm", "::matmul", "::linear")),
     ("attention", ("scaled_dot_product", "flash_attention")),
     ("softmax and loss", ("softmax", "logsumexp", "nll_loss", "::exp", "::log")),
     ("AdamW", ("_fused_adam", "_foreach", "::addcdiv", "::addcmul")),
@@ -272,7 +279,7 @@ def work_per_token(shape: str) -> float:
     return 6.0 * (blocks + WIDTH * VOCABULARY) + 6.0 * LAYERS * WIDTH * (LENGTH + 1)
 
 
-COLUMNS = ("system", "parameters", "tokens/s", "GFLOP/s", "peak", "share of the peak", "processor s a step")
+COLUMNS = ("system", "parameters", "tokens/s", "GFLOP/s", "of matmul", "of oneDNN", "processor s a step")
 
 
 def main() -> int:
@@ -303,6 +310,7 @@ def main() -> int:
                     str(per_token),
                 ]
                 command += ["--seconds", str(given.seconds), "--threads", str(given.threads), "--shape", given.shape]
+                command += ["--precision", given.precision]
                 command += ["--nanogpt", str(given.nanogpt)] if given.nanogpt else []
                 command += ["--breakdown"] if given.breakdown else []
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -320,22 +328,22 @@ def main() -> int:
             f"{row['parameters']:,.0f}",
             f"{row['tokens_per_second']:,.0f}",
             f"{row['work'] / 1e9:.0f}",
-            f"{row['peak'] / 1e9:.0f}",
-            f"{100 * row['share']:.0f} %",
+            *(f"{100 * row['work'] / row[peak]:.0f} % of {row[peak] / 1e9:.0f}" for peak in PEAKS),
             f"{row['processor_seconds_per_step']:.2f}",
         ]
         for system, row in rows.items()
     ]
-    console.table(f"{given.shape}, {given.threads} threads, median of {given.repeats}", COLUMNS, shown)
+    console.table(
+        f"{given.shape}, {given.precision}, {given.threads} threads, median of {given.repeats}", COLUMNS, shown
+    )
     for line in found["duihua"][-1].get("breakdown", ()) if "duihua" in found else ():
         console.say(f"{line['kind']:28} {100 * line['share']:5.1f} %  {line['milliseconds_per_step']:8.1f} ms")
     return 0
 
 
 def _medians(turns: list[dict[str, Any]]) -> dict[str, float]:
-    keys = ("parameters", "tokens_per_second", "work", "peak", "processor_seconds_per_step")
-    medians = {key: statistics.median(each[key] for each in turns) for key in keys}
-    return {**medians, "share": statistics.median(each["work"] / each["peak"] for each in turns)}
+    keys = ("parameters", "tokens_per_second", "work", "processor_seconds_per_step", *PEAKS)
+    return {key: statistics.median(each[key] for each in turns) for key in keys}
 
 
 def _arguments() -> argparse.Namespace:
@@ -345,6 +353,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--nanogpt", type=Path, default=None, help="folder of a snapshot of nanoGPT")
     parser.add_argument("--peer-python", type=Path, default=None, help="Python for nanoGPT (default: this one)")
     parser.add_argument("--data", default="", help="data directory (default $DUIHUA_HOME or ~/.cache/duihua)")
+    parser.add_argument("--precision", choices=("fp32", "fastest"), default="fp32", help="ours (default fp32)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of training a turn (default 20)")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each system (default 3)")
     parser.add_argument("--threads", type=int, default=2)

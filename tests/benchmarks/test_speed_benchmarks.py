@@ -83,8 +83,9 @@ def test_a_step_of_ours_is_timed_and_taken_apart(tmp_path: Path, monkeypatch: py
         seconds=0.0,
         work_per_token=1e6,
         breakdown=True,
+        precision="fp32",
     )
-    monkeypatch.setattr(module, "peak", lambda: 1e9)
+    monkeypatch.setattr(module, "peaks", lambda: {"matmul": 1e9, "onednn": 2e9})
     found = module.turn(given)
     assert found["steps"] == 2 and found["work"] == pytest.approx(1e6 * found["tokens_per_second"])
     assert sum(line["share"] for line in found["breakdown"]) == pytest.approx(1)

@@ -23,6 +23,7 @@ from duihua.nn.lora import (
     twin,
 )
 from duihua.nn.lora_config import MODULES, LoraConfig
+from duihua.nn.products import Linear
 
 IDS = torch.arange(24).view(2, 12) % 40
 
@@ -94,7 +95,7 @@ def test_merged_equals_unmerged_and_a_wrong_scale_does_not() -> None:
     before = logits(network)
     merge_lora(network)
     assert not list(adapters(network))
-    assert all(type(matrix) is nn.Linear for _, matrix in matrices_of_blocks(network))
+    assert all(type(matrix) is Linear for _, matrix in matrices_of_blocks(network))
     assert float(before.abs().max()) > 1.0
     assert torch.allclose(logits(network), before, atol=1e-5)
     merge_lora(wrong)

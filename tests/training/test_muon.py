@@ -40,3 +40,14 @@ def test_an_update_of_stacked_and_tall_matrices_equals_each_alone() -> None:
     for name, weight in weights.items():
         assert (weight.detach() - expected[name]).abs().max() < 1e-5
     assert (weights["b"].detach() - (expected["b"] + 0.01)).abs().max() > 1e-3
+
+
+def test_in_bf16_the_values_come_about_as_near_to_one() -> None:
+    torch.manual_seed(0)
+    matrices = torch.randn(3, 16, 40)
+    found = orthogonalise(matrices, dtype=torch.bfloat16)
+    assert found.dtype is torch.float32
+    values = torch.linalg.svdvals(found)
+    assert float(values.min()) > 0.75
+    assert float(values.max()) < 1.25
+    assert 1e-4 < float((found - orthogonalise(matrices)).abs().max()) < 0.05

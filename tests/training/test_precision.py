@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from duihua.errors import TrainingError
 from duihua.models.config import DecoderConfig
 from duihua.models.decoder import Decoder
+from duihua.nn.losses import cross_entropy_sum
 from duihua.stages.pretrain import language_model_loss
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
 from duihua.training.gradients import Gradients
@@ -278,3 +279,42 @@ def test_weights_gradients_and_moments_stay_fp32(tmp_path: Path) -> None:
     assert {weight.dtype for weight in trainer.network.parameters()} == {torch.float32}
     assert {weight.grad.dtype for weight in trainer.network.parameters() if weight.grad is not None} == {torch.float32}
     assert {tensor.dtype for tensor in trainer.optimizer.state_dict().values()} == {torch.float32}
+
+
+def test_fastest_is_bf16_where_the_processor_multiplies_it_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native, expected in ((True, torch.bfloat16), (False, None)):
+        monkeypatch.setattr("duihua.training.precision.bf16_is_native", lambda native=native: native)
+        assert compute_dtype("fastest", "cpu") is expected
+        assert compute_dtype("auto", "cpu") is None
+
+
+def test_in_bf16_the_heads_three_products_are_bf16_and_the_gradients_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
+
+    def noted(left: Tensor, right: Tensor) -> Tensor:
+        seen.append((left.dtype, right.dtype))
+        return left @ right
+
+    monkeypatch.setattr("duihua.nn.losses.product", noted)
+    generator = torch.Generator().manual_seed(0)
+    hidden, head = torch.randn(40, 32, generator=generator), torch.randn(64, 32, generator=generator) * 0.3
+    targets, weights = torch.arange(40), torch.rand(40, generator=generator)
+
+    def gradients(dtype: torch.dtype | None) -> list[Tensor]:
+        given = [hidden.clone().requires_grad_(), head.clone().requires_grad_()]
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            total, _ = cross_entropy_sum(*given, targets, weights, chunk_rows=16)
+        return [total.detach(), *torch.autograd.grad(total, given)]
+
+    exact = gradients(None)
+    for dtype, kinds, allowed in (
+        (torch.bfloat16, {torch.bfloat16}, 0.02),
+        (torch.float16, {torch.float16, torch.float32}, 0.002),
+    ):
+        seen.clear()
+        found = gradients(dtype)
+        assert {kind for pair in seen for kind in pair} == kinds  # fp16: small probabilities stay in fp32
+        assert all(one.dtype is torch.float32 for one in found)
+        assert all(
+            float((a - b).abs().max()) < allowed * float(b.abs().max()) for a, b in zip(found, exact, strict=True)
+        )

@@ -52,7 +52,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--tokens", metavar="N", help="how long training on so many tokens takes here: 10M, 1.5B")
     parser.add_argument("--device", default="cpu", help="for --tokens: cpu or cuda (default cpu)")
     parser.add_argument(
-        "--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto", help="of the products (default auto)"
+        "--precision",
+        choices=("auto", "fastest", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="of the products (default auto)",
     )
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default="muon", help="for --tokens (default muon)")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="for --tokens: compute blocks twice")

@@ -44,7 +44,7 @@ def count_activations(network: nn.Module, batch: int, time: int, dtype: torch.dt
     entering = 4 * batch * time * config.width * config.layers
     loss = 0
     if isinstance(network, Decoder):
-        rows = min(batch * time, max(16, CHUNK_ELEMENTS // config.vocabulary_size))
+        rows = min(batch * time, max(16, CHUNK_ELEMENTS["cpu"] // config.vocabulary_size))
         loss = 4 * (batch * time * config.width + config.vocabulary_size * (config.width + 2 * rows))
     return Activations(batch, time, sum(by_block) + outside, outside + entering + max(by_block), loss)
 

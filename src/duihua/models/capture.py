@@ -108,7 +108,8 @@ class Captured:
 
 @contextmanager
 def captured(network: nn.Module, outputs: tuple[str, ...] = ()) -> Iterator[Captured]:
-    """Collect what `network` computes inside the block; its results stay the same to the last bit.
+    """Collect what `network` computes inside the block; its results stay the same to the last bit (with gradients: but for
+    rounding, see nn/whole_attention.py).
 
     outputs: names of modules (as in `named_modules`) whose results are wanted too. Tensors are copies without gradients.
     The hooks are on the modules: where another thread runs the same network, capture a twin (nn/lora.py) instead. Raises

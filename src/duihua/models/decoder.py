@@ -27,6 +27,7 @@ from duihua.nn.kv_cache import KVCache
 from duihua.nn.losses import cap_logits, cross_entropy_sum
 from duihua.nn.norms import make_norm
 from duihua.nn.positions import sinusoidal_table
+from duihua.nn.products import Linear
 
 
 class Block(nn.Module):
@@ -96,7 +97,7 @@ class Decoder(nn.Module):
         self.final_norm = (
             make_norm(config.norm, config.width, config.norm_epsilon) if config.final_norm else nn.Identity()
         )
-        self.head = nn.Linear(config.width, config.vocabulary_size, bias=False)
+        self.head = Linear(config.width, config.vocabulary_size, bias=False)
         if config.tied_embeddings:
             self.head.weight = self.embedding.weight
         device = torch.device("cpu")  # whatever the default is: tables follow from the config, not from a file

@@ -26,6 +26,7 @@ from duihua.models.recurrent_config import RecurrentConfig
 from duihua.nn.embedding import Embedding
 from duihua.nn.head_log_probabilities import head_log_probabilities
 from duihua.nn.losses import cross_entropy_sum
+from duihua.nn.products import Linear
 from duihua.nn.recurrent import Gates, RecurrentLayer, State
 
 States: TypeAlias = tuple[State, ...]
@@ -54,7 +55,7 @@ class RecurrentLM(nn.Module):
         self.layers = nn.ModuleList(
             RecurrentLayer(config.cell, inputs, width, config.forget_bias) for inputs, width in config.widths
         )
-        self.head = nn.Linear(config.widths[-1][1], config.vocabulary_size, bias=False)
+        self.head = Linear(config.widths[-1][1], config.vocabulary_size, bias=False)
         if config.tied_embeddings:
             self.head.weight = self.embedding.weight
 

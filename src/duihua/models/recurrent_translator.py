@@ -18,6 +18,7 @@ from duihua.models.recurrent_translator_config import RecurrentTranslatorConfig
 from duihua.models.translator import DecodingState, Memory, check_length, moved_rows
 from duihua.nn.embedding import Embedding
 from duihua.nn.losses import cross_entropy_sum
+from duihua.nn.products import Linear
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 State = tuple[Tensor, ...]
@@ -30,9 +31,9 @@ class SourceAttention(nn.Module):
         super().__init__()
         hidden, memory = config.hidden_width, config.memory_width
         self.additive = config.attention == "additive"
-        self.key = nn.Linear(memory, hidden, bias=False)
-        self.query = nn.Linear(hidden, hidden, bias=False) if self.additive else None
-        self.energy = nn.Linear(hidden, 1, bias=False) if self.additive else None
+        self.key = Linear(memory, hidden, bias=False)
+        self.query = Linear(hidden, hidden, bias=False) if self.additive else None
+        self.energy = Linear(hidden, 1, bias=False) if self.additive else None
 
     def forward(self, query_bth: Tensor, keys_bsh: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """keys_bsh: `key` of the memory's vectors, worked out once. Gives contexts (b, t, memory) and weights (b, t, s)."""
@@ -84,14 +85,14 @@ class RecurrentTranslator(nn.Module):
             width, hidden, config.layers, batch_first=True, dropout=between, bidirectional=config.bidirectional
         )
         parts = 2 if config.cell == "lstm" else 1
-        self.bridges = nn.ModuleList(nn.Linear(config.memory_width, hidden) for _ in range(parts))
+        self.bridges = nn.ModuleList(Linear(config.memory_width, hidden) for _ in range(parts))
         looks = config.attention != "none"
         fed = width + (config.memory_width if config.attention == "additive" else 0)
         self.decoder = cell(fed, hidden, config.layers, batch_first=True, dropout=between)
         self.source_attention = SourceAttention(config) if looks else None
-        self.readout = nn.Linear(hidden + (config.memory_width if looks else 0), width)
+        self.readout = Linear(hidden + (config.memory_width if looks else 0), width)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Linear(width, size, bias=False)
+        self.head = Linear(width, size, bias=False)
         if tied != "none":
             self.head.weight = self.target_embedding.weight
 

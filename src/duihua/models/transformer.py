@@ -23,6 +23,7 @@ from duihua.nn.losses import cross_entropy_sum
 from duihua.nn.multi_head import CrossAttention, SelfAttention, StepCache
 from duihua.nn.norms import LayerNorm
 from duihua.nn.positions import sinusoidal_halves_table, sinusoidal_table
+from duihua.nn.products import Linear
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -147,7 +148,7 @@ class Transformer(nn.Module):
         final = config.has_final_norms
         self.encoder_norm = LayerNorm(width, config.norm_epsilon) if final else nn.Identity()
         self.decoder_norm = LayerNorm(width, config.norm_epsilon) if final else nn.Identity()
-        self.head = nn.Linear(width, size, bias=config.output_bias)
+        self.head = Linear(width, size, bias=config.output_bias)
         if tied != "none":
             self.head.weight = self.target_embedding.weight
         device = torch.device("cpu")  # whatever the default is: the table follows from the config, not from a file

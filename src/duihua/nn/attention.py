@@ -14,10 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from duihua.nn import whole_attention
 from duihua.nn.embedding import Embedding
 from duihua.nn.kv_cache import KVCache
 from duihua.nn.norms import RMSNorm
 from duihua.nn.positions import rotate
+from duihua.nn.products import Linear
 
 QueryKeyNorm = Literal["none", "weighted", "plain"]
 
@@ -97,10 +99,10 @@ class CausalSelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.key_value_heads, self.head_width = heads, key_value_heads, head_width
-        self.query = nn.Linear(width, heads * head_width, bias=bias)
-        self.key = nn.Linear(width, key_value_heads * head_width, bias=bias)
-        self.value = nn.Linear(width, key_value_heads * head_width, bias=bias)
-        self.output = nn.Linear(heads * head_width, width, bias=bias)
+        self.query = Linear(width, heads * head_width, bias=bias)
+        self.key = Linear(width, key_value_heads * head_width, bias=bias)
+        self.value = Linear(width, key_value_heads * head_width, bias=bias)
+        self.output = Linear(heads * head_width, width, bias=bias)
         self.query_norm: nn.Module = nn.Identity()
         self.key_norm: nn.Module = nn.Identity()
         if query_key_norm != "none":
@@ -134,14 +136,18 @@ class CausalSelfAttention(nn.Module):
             assert plan.positions_bt is not None
             key, value = plan.cache.write(layer, plan.rows_b, plan.positions_bt, key, value, plan.span)
             key, value = key.to(query.dtype), value.to(query.dtype)
-        mixed = nn.functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=plan.mask,
-            dropout_p=self.dropout.p if self.training else 0.0,
-            is_causal=plan.mask is None,
-            enable_gqa=self.heads != self.key_value_heads,
-        )
+        dropout = self.dropout.p if self.training else 0.0
+        if whole_attention.fits(query, key, dropout):
+            mixed = whole_attention.attend(query, key, value, plan.mask)
+        else:
+            mixed = nn.functional.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=plan.mask,
+                dropout_p=dropout,
+                is_causal=plan.mask is None,
+                enable_gqa=self.heads != self.key_value_heads,
+            )
         y: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, wanted.shape[1], self.heads * self.head_width))
         return y

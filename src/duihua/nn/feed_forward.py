@@ -14,6 +14,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from duihua.nn.products import Linear
+
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
 
 
@@ -47,9 +49,9 @@ class FeedForward(nn.Module):
         super().__init__()
         self.dropout = dropout
         self.activation = ACTIVATIONS[activation]
-        self.gate = nn.Linear(width, hidden, bias=bias) if gated else None
-        self.up = nn.Linear(width, hidden, bias=bias)
-        self.down = nn.Linear(hidden, width, bias=bias)
+        self.gate = Linear(width, hidden, bias=bias) if gated else None
+        self.up = Linear(width, hidden, bias=bias)
+        self.down = Linear(hidden, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.gate is None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from duihua.nn.losses import SMALLEST_PROBABILITY, cap_logits
+from duihua.nn.products import product, weight_gradient
 
 
 class TokenReadings(NamedTuple):
@@ -60,7 +61,7 @@ def _read(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Log-probabilities, entropies (zeros where not asked for) and, kept, softmax - one-hot, (n, v), times the cap's slope."""
     targets = targets_n[:, None]
-    raw_nv = hidden_nd @ head_vd.t()  # of the type that autocast decides
+    raw_nv = product(hidden_nd, head_vd.t())  # of the type that autocast decides
     capped_nv = cap_logits(raw_nv.float(), soft_cap)
     scaled_nv = capped_nv if temperature == 1.0 else capped_nv / temperature
     chances_nv = torch.softmax(scaled_nv, dim=-1)
@@ -108,8 +109,10 @@ class _HeadLogProbabilities(torch.autograd.Function):
         ]  # d log p(target) / d logits = (one-hot - softmax) / temperature
         grad_hidden = grad_head = None
         if ctx.needs_input_grad[0]:
-            grad_hidden = (away_nv @ head_vd.to(away_nv.dtype)).to(hidden_nd.dtype) * weights_n1.to(hidden_nd.dtype)
+            grad_hidden = product(away_nv, head_vd.to(away_nv.dtype)).to(hidden_nd.dtype) * weights_n1.to(
+                hidden_nd.dtype
+            )
         if ctx.needs_input_grad[1]:
             weighted_nd = (hidden_nd * weights_n1).to(away_nv.dtype)
-            grad_head = (away_nv.t() @ weighted_nd).to(head_vd.dtype)
+            grad_head = weight_gradient(away_nv, weighted_nd).to(head_vd.dtype)
         return grad_hidden, grad_head, None, None, None, None

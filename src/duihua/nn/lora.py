@@ -22,13 +22,14 @@ from torch import Tensor, nn
 
 from duihua.errors import ConfigError
 from duihua.nn.lora_config import LoraConfig, covers
+from duihua.nn.products import Linear, linear
 
 N = TypeVar("N", bound=nn.Module)
 SUFFIXES = ("lora_a", "lora_b")
 """Last part of the names of an adapter's parameters."""
 
 
-class LoraLinear(nn.Linear):
+class LoraLinear(Linear):
     """(..., inputs) -> (..., outputs) through `linear`'s own weight and bias, frozen, and an adapter of `rank`.
 
     lora_a: (rank, inputs). lora_b: (outputs, rank), zero. scale: the factor before B A.
@@ -47,8 +48,8 @@ class LoraLinear(nn.Linear):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        low = nn.functional.linear(self.dropout(x), self.lora_a)
-        y: Tensor = super().forward(x) + nn.functional.linear(low, self.lora_b) * self.scale
+        low = linear(self.dropout(x), self.lora_a)
+        y: Tensor = super().forward(x) + linear(low, self.lora_b) * self.scale
         return y
 
     def extra_repr(self) -> str:
@@ -72,12 +73,12 @@ def add_lora(network: nn.Module, config: LoraConfig, seed: int) -> None:
             )
     network.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    for name, linear in found.items():
+    for name, matrix in found.items():
         if any(covers(target, re.sub(r"^.*blocks\.\d+\.", "", name)) for target in config.targets):
-            adapted = LoraLinear(linear, config.rank, config.scale, config.dropout)
+            adapted = LoraLinear(matrix, config.rank, config.scale, config.dropout)
             drawn = torch.rand(adapted.lora_a.shape, generator=generator) * 2 - 1
             with torch.no_grad():
-                adapted.lora_a.copy_(drawn * linear.in_features**-0.5)
+                adapted.lora_a.copy_(drawn * matrix.in_features**-0.5)
             replace_module(network, name, adapted)
 
 
@@ -87,7 +88,7 @@ def merge_lora(network: nn.Module) -> None:
     The sum is a new tensor: another module that shares the frozen matrix (see `twin`) keeps it as it was.
     """
     for name, adapted in list(adapters(network)):
-        plain = nn.Linear(adapted.in_features, adapted.out_features, bias=False, device="meta")
+        plain = Linear(adapted.in_features, adapted.out_features, bias=False, device="meta")
         with torch.no_grad():
             update = adapted.lora_b.float() @ adapted.lora_a.float()
             merged = adapted.weight.float().add(update, alpha=adapted.scale).to(adapted.weight.dtype)

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_ELEMENTS = 2_000_000
-"""Logits a chunk: 8 MB in fp32, which stays in a shared cache of today's processors."""
+from duihua.nn.products import add_weight_gradient, product
+
+CHUNK_ELEMENTS = {"cpu": 2_000_000, "cuda": 64_000_000}
+"""Logits a chunk. 8 MB in fp32 stay in a shared cache of today's processors; a GPU wants fewer and larger products."""
 SMALLEST_PROBABILITY = 1e-30
 """Below this the loss is taken from the logits instead of from the rounded probability."""
 
@@ -34,39 +36,45 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         soft_cap: float,
         smoothing: float,
     ) -> tuple[Tensor, Tensor]:
-        rows = hidden_nd.shape[0]
+        rows, kind = hidden_nd.shape[0], hidden_nd.device.type
         spread_losses = torch.zeros((), dtype=torch.float32, device=hidden_nd.device)
         needs_hidden, needs_head = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         grad_hidden = torch.empty_like(hidden_nd) if needs_hidden else None
         grad_head = torch.zeros_like(head_vd) if needs_head else None
         losses_n = torch.empty(rows, dtype=torch.float32, device=hidden_nd.device)
-        for start in range(0, rows, chunk_rows):
-            part = slice(start, start + chunk_rows)
-            hidden, targets, weights = hidden_nd[part], targets_n[part, None], weights_n[part, None]
-            logits = cap_logits((hidden @ head_vd.t()).float(), soft_cap)
-            chances = torch.softmax(logits, dim=-1)
-            right = chances.gather(1, targets)
-            losses = -torch.log(right)
-            if bool((right < SMALLEST_PROBABILITY).any()):
-                losses = torch.logsumexp(logits, dim=-1, keepdim=True) - logits.gather(1, targets)
-            losses_n[part] = losses[:, 0]
-            if smoothing:  # the mean loss over the vocabulary: logsumexp - mean(logits), less the target's own loss
-                beside = logits.gather(1, targets) - logits.mean(dim=-1, keepdim=True)
-                spread_losses += (beside * weights).sum()
-            if not (needs_hidden or needs_head):
-                continue
-            grad = chances  # d loss / d logits = softmax - q (one-hot without smoothing), times the row's weight
-            if smoothing:
-                grad.sub_(smoothing / head_vd.shape[0])
-            grad.scatter_add_(1, targets, torch.full_like(right, smoothing - 1.0))
-            grad.mul_(weights)
-            if soft_cap:  # d capped / d logits = 1 - tanh^2
-                grad.mul_(1 - (logits / soft_cap).square_())
-            grad = grad.to(hidden.dtype)
-            if grad_hidden is not None:
-                torch.mm(grad, head_vd, out=grad_hidden[part])
-            if grad_head is not None:
-                grad_head.addmm_(grad.t(), hidden)
+        short = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_nd.dtype
+        read_nd, read_head_vd = hidden_nd.to(short), head_vd.to(short)
+        if short is torch.bfloat16:  # fp16 would lose the small probabilities, which no loss scale has lifted yet
+            hidden_nd, head_vd = read_nd, read_head_vd
+        with torch.autocast(kind, enabled=False):
+            for start in range(0, rows, chunk_rows):
+                part = slice(start, start + chunk_rows)
+                targets, weights = targets_n[part, None], weights_n[part, None]
+                logits = cap_logits(product(read_nd[part], read_head_vd.t()).float(), soft_cap)
+                chances = torch.softmax(logits, dim=-1)
+                right = chances.gather(1, targets)
+                losses = -torch.log(right)
+                if bool((right < SMALLEST_PROBABILITY).any()):
+                    losses = torch.logsumexp(logits, dim=-1, keepdim=True) - logits.gather(1, targets)
+                losses_n[part] = losses[:, 0]
+                if smoothing:  # the mean loss over the vocabulary: logsumexp - mean(logits), less the target's own loss
+                    beside = logits.gather(1, targets) - logits.mean(dim=-1, keepdim=True)
+                    spread_losses += (beside * weights).sum()
+                if not (needs_hidden or needs_head):
+                    continue
+                grad = chances  # d loss / d logits = softmax - q (one-hot without smoothing), times the row's weight
+                if smoothing:
+                    grad.sub_(smoothing / head_vd.shape[0])
+                grad.scatter_add_(1, targets, torch.full_like(right, smoothing - 1.0))
+                grad.mul_(weights)
+                if soft_cap:  # d capped / d logits = 1 - tanh^2
+                    grad.mul_(1 - (logits / soft_cap).square_())
+                grad = grad.to(head_vd.dtype)
+                if grad_hidden is not None:
+                    grad_hidden[part] = product(grad, head_vd)
+                if grad_head is not None:
+                    grad_head = add_weight_gradient(grad_head, grad, hidden_nd[part])
+        grad_head = grad_head.contiguous() if grad_head is not None else None
         ctx.save_for_backward(*(g for g in (grad_hidden, grad_head) if g is not None))
         ctx.has = (needs_hidden, needs_head)
         total = (losses_n * weights_n).sum()
@@ -117,7 +125,8 @@ def cross_entropy_sum(
         index = kept.nonzero()[:, 0]
         flat, flat_targets, flat_weights = flat[index], flat_targets[index], flat_weights[index]
     if chunk_rows is None:
-        chunk_rows = max(16, CHUNK_ELEMENTS // head_weight.shape[0])
+        elements = CHUNK_ELEMENTS["cpu" if hidden.device.type == "cpu" else "cuda"]
+        chunk_rows = max(16, elements // head_weight.shape[0])
     total, losses = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         flat, head_weight, flat_targets, flat_weights, chunk_rows, soft_cap, smoothing
     )

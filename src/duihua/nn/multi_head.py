@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from duihua.nn.products import Linear
+
 GROWTH = 32
 """Tokens that a new cache has room for; it doubles when it is full."""
 
@@ -23,8 +25,8 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int, bias: bool, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.query_key_value = nn.Linear(width, 3 * width, bias=bias)
-        self.output = nn.Linear(width, width, bias=bias)
+        self.query_key_value = Linear(width, 3 * width, bias=bias)
+        self.output = Linear(width, width, bias=bias)
 
     def forward(
         self, x_btd: Tensor, mask: Tensor | None = None, causal: bool = False, record: list[Tensor] | None = None
@@ -57,9 +59,9 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int, bias: bool, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.query = nn.Linear(width, width, bias=bias)
-        self.key_value = nn.Linear(width, 2 * width, bias=bias)
-        self.output = nn.Linear(width, width, bias=bias)
+        self.query = Linear(width, width, bias=bias)
+        self.key_value = Linear(width, 2 * width, bias=bias)
+        self.output = Linear(width, width, bias=bias)
 
     def keys_values(self, memory_bsd: Tensor) -> tuple[Tensor, Tensor]:
         """The source's keys and values, (b, h, s, e) each: worked out once, however many tokens are written."""

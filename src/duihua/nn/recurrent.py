@@ -29,8 +29,8 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from duihua.nn.products import linear
 from duihua.nn.recurrent_kinds import BLOCKS, CellKind
 
 State: TypeAlias = tuple[Tensor, ...]
@@ -42,14 +42,14 @@ Step: TypeAlias = Callable[[Tensor, State, Tensor, Tensor], tuple[State, Gates]]
 
 def rnn_step(projected: Tensor, state: State, weight: Tensor, bias: Tensor) -> tuple[State, Gates]:
     """One step of the tanh RNN; it has no gates."""
-    hidden = torch.tanh(projected + F.linear(state[0], weight, bias))
+    hidden = torch.tanh(projected + linear(state[0], weight, bias))
     return (hidden,), {}
 
 
 def lstm_step(projected: Tensor, state: State, weight: Tensor, bias: Tensor) -> tuple[State, Gates]:
     """One step of the LSTM; gates input, forget, candidate, output, and the new cell."""
     hidden, cell = state
-    i, f, g, o = (projected + F.linear(hidden, weight, bias)).chunk(4, dim=-1)
+    i, f, g, o = (projected + linear(hidden, weight, bias)).chunk(4, dim=-1)
     i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
     cell = f * cell + i * g
     hidden = o * torch.tanh(cell)
@@ -60,7 +60,7 @@ def gru_step(projected: Tensor, state: State, weight: Tensor, bias: Tensor) -> t
     """One step of the GRU; gates reset, update, candidate. The reset acts after the product, as in torch and cuDNN."""
     (hidden,) = state
     x_r, x_z, x_n = projected.chunk(3, dim=-1)
-    h_r, h_z, h_n = F.linear(hidden, weight, bias).chunk(3, dim=-1)
+    h_r, h_z, h_n = linear(hidden, weight, bias).chunk(3, dim=-1)
     r, z = torch.sigmoid(x_r + h_r), torch.sigmoid(x_z + h_z)
     n = torch.tanh(x_n + r * h_n)
     return ((1 - z) * n + z * hidden,), {"reset": r, "update": z, "candidate": n}
@@ -137,7 +137,7 @@ class RecurrentLayer(nn.Module):
 
     def step(self, x_bd: Tensor, state: State) -> tuple[Tensor, State]:
         """One step: (b, d) and a state -> (b, e) and the new state."""
-        projected = F.linear(x_bd, self.input_weight, self.input_bias)
+        projected = linear(x_bd, self.input_weight, self.input_bias)
         state, _ = _STEPS[self.cell](projected, state, self.recurrent_weight, self.recurrent_bias)
         return state[0], state
 
@@ -145,7 +145,7 @@ class RecurrentLayer(nn.Module):
         self, x_btd: Tensor, state: State, weight: Tensor, keep_gates: bool
     ) -> tuple[Tensor, State, Gates]:
         step = _STEPS[self.cell]
-        projected_btg = F.linear(x_btd, self.input_weight, self.input_bias)
+        projected_btg = linear(x_btd, self.input_weight, self.input_bias)
         hidden, said = [], []
         for projected_bg in projected_btg.unbind(dim=1):
             state, gates = step(projected_bg, state, weight, self.recurrent_bias)

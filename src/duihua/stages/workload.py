@@ -8,6 +8,7 @@ import torch
 
 from duihua.models.config import DecoderConfig
 from duihua.models.work import training_flops
+from duihua.nn.products import product
 from duihua.stages.context import StageContext
 from duihua.training.config import TrainerConfig
 from duihua.training.precision import compute_dtype
@@ -41,7 +42,7 @@ def product_rate(device: str, dtype: torch.dtype | None = None, seconds: float =
     best, began = float("inf"), time.perf_counter()
     while best == float("inf") or time.perf_counter() - began < seconds:
         started = time.perf_counter()
-        left @ left
+        product(left, left)
         if on_gpu:
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - started)

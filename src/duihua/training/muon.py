@@ -16,6 +16,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from duihua.nn.products import batched_product
+
 POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
     (4.042929935166739, -2.808917465908714, 0.5000178451051316),
@@ -25,27 +27,37 @@ POLAR_EXPRESS = (
 )
 
 
-def orthogonalise(gradients_kmn: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(gradients_kmn: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
     """The nearest semi-orthogonal matrix of each of k matrices (k, m, n) with m <= n, up to a few per cent.
 
-    fp32 on a CPU, bf16 on a GPU that has it; the result has the input's type.
+    dtype: number format of the products, in which the iterations are stable though they lose digits; None for bf16 on a GPU
+    and fp32 elsewhere. The result has the input's type.
     """
-    x = gradients_kmn.bfloat16() if gradients_kmn.is_cuda else gradients_kmn
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
+    if dtype is None and gradients_kmn.is_cuda:
+        dtype = torch.bfloat16
+    x = gradients_kmn / (gradients_kmn.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
+    x = x.to(dtype or gradients_kmn.dtype)
     for a, b, c in POLAR_EXPRESS[:steps]:
-        gram = torch.bmm(x, x.mT)
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
-    return x.to(gradients_kmn.dtype)
+        gram = batched_product(x, x)
+        polynomial = batched_product(gram, gram, gram, c, b)  # a gram matrix is its own transpose
+        x = batched_product(polynomial, x.mT, x, 1.0, a)
+    found: Tensor = x.to(gradients_kmn.dtype)
+    return found
 
 
 class Muon:
     """Muon over named matrices. `step(rate)` uses their `.grad`; state is plain tensors by stacked group."""
 
     def __init__(
-        self, matrices: dict[str, torch.nn.Parameter], momentum: float, weight_decay: float, newton_schulz_steps: int
+        self,
+        matrices: dict[str, torch.nn.Parameter],
+        momentum: float,
+        weight_decay: float,
+        newton_schulz_steps: int,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        self.momentum, self.weight_decay, self.steps = momentum, weight_decay, newton_schulz_steps
+        """dtype: see `orthogonalise`."""
+        self.dtype, self.momentum, self.weight_decay, self.steps = dtype, momentum, weight_decay, newton_schulz_steps
         self.groups = group_by_shape(matrices)
         self.matrices = matrices
         self.velocity = {
@@ -67,7 +79,7 @@ class Muon:
             )
             velocity = self.velocity[shape]
             velocity.lerp_(gradients, 1 - self.momentum)
-            update = orthogonalise(gradients.lerp_(velocity, self.momentum), self.steps)
+            update = orthogonalise(gradients.lerp_(velocity, self.momentum), self.steps, self.dtype)
             for i, (weight, is_wide) in enumerate(zip(weights, wide, strict=True)):
                 if self.weight_decay:
                     weight.mul_(1 - rate * self.weight_decay)

@@ -19,7 +19,7 @@ from duihua.training.muon import POLAR_EXPRESS, Muon
 class Parts(Protocol):
     """How the tensors of a sharded network are cut over ranks: training/sharding.py, which takes seconds to import."""
 
-    def muon(self, matrices: dict[str, nn.Parameter], config: OptimizerConfig) -> Muon:
+    def muon(self, matrices: dict[str, nn.Parameter], config: OptimizerConfig, dtype: torch.dtype | None) -> Muon:
         """The one that gathers each matrix before it orthogonalises it."""
 
     def whole(self, tensor: Tensor) -> Tensor:
@@ -32,10 +32,17 @@ class Parts(Protocol):
 class Optimizer:
     """Muon and one of torch's optimizers over a network's trainable parameters; state is kept by parameter name.
 
-    parts: where the network is sharded; the state that is given and taken holds whole tensors then too.
+    parts: where the network is sharded; the state that is given and taken holds whole tensors then too. dtype: number format
+    of Muon's products, see `orthogonalise`.
     """
 
-    def __init__(self, network: nn.Module, config: OptimizerConfig, parts: Parts | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        config: OptimizerConfig,
+        parts: Parts | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.config, self.parts = config, parts
         self.parameters = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
         matrices: dict[str, nn.Parameter] = {}
@@ -62,7 +69,7 @@ class Optimizer:
             self._rates.append(rate)
         self.muon = None
         if matrices:
-            self.muon = parts.muon(matrices, config) if parts else _muon(matrices, config)
+            self.muon = parts.muon(matrices, config, dtype) if parts else _muon(matrices, config, dtype)
         self.others = _torch_optimizer(torch_groups, config) if torch_groups else None
 
     @property
@@ -122,8 +129,8 @@ class Optimizer:
         return value.to(weight.device).clone()
 
 
-def _muon(matrices: dict[str, nn.Parameter], config: OptimizerConfig) -> Muon:
-    return Muon(matrices, config.momentum, config.weight_decay, config.newton_schulz_steps)
+def _muon(matrices: dict[str, nn.Parameter], config: OptimizerConfig, dtype: torch.dtype | None) -> Muon:
+    return Muon(matrices, config.momentum, config.weight_decay, config.newton_schulz_steps, dtype)
 
 
 def _torch_optimizer(groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -68,9 +68,9 @@ class Sharded:
             )
         (loss(self.model, self.seen).sum * 0.0).backward()
 
-    def muon(self, matrices: dict[str, nn.Parameter], config: OptimizerConfig) -> Muon:
+    def muon(self, matrices: dict[str, nn.Parameter], config: OptimizerConfig, dtype: torch.dtype | None) -> Muon:
         """Muon for this network's matrices."""
-        return ShardedMuon(matrices, config)
+        return ShardedMuon(matrices, config, dtype)
 
     def whole(self, tensor: Tensor) -> Tensor:
         """A tensor with all its parts. Every rank must ask."""
@@ -102,8 +102,10 @@ class Sharded:
 class ShardedMuon(Muon):
     """`Muon` for matrices in parts; its state is that of `Muon`, so that a run can go on with whole ones."""
 
-    def __init__(self, matrices: dict[str, nn.Parameter], config: OptimizerConfig) -> None:
-        super().__init__({}, config.momentum, config.weight_decay, config.newton_schulz_steps)
+    def __init__(
+        self, matrices: dict[str, nn.Parameter], config: OptimizerConfig, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__({}, config.momentum, config.weight_decay, config.newton_schulz_steps, dtype)
         self.matrices, self.groups = matrices, group_by_shape(matrices)
         self.parts = {name: torch.zeros_like(own(weight)) for name, weight in matrices.items()}  # the momentum
 
@@ -112,7 +114,8 @@ class ShardedMuon(Muon):
         """One update of every matrix, as `Muon.step` says it."""
         for shape, names in self.groups.items():
             gathered = [self._whole(self._moved(name), name) for name in names]
-            update = orthogonalise(torch.stack([m if m.shape == shape else m.mT for m in gathered]), self.steps)
+            stacked = torch.stack([m if m.shape == shape else m.mT for m in gathered])
+            update = orthogonalise(stacked, self.steps, self.dtype)
             for i, name in enumerate(names):
                 weight = self.matrices[name]
                 mine = part_like(update[i] if weight.shape == shape else update[i].mT, weight)

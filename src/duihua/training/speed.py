@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from duihua.nn.products import product
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
 from duihua.training.precision import compute_dtype
 from duihua.training.trainer import Batch, BatchSource, Loss, Trainer
@@ -142,11 +143,11 @@ def measure_products(
     rows = int(min(batch * length, 8192, max(64, PRODUCT[torch.device(device).type == "cuda"] / (2 * width * hidden))))
     left = torch.randn(rows, width, device=device).to(dtype)
     right = torch.randn(width, hidden, device=device).to(dtype)
-    left @ right
+    product(left, right)
     _wait(device)
     products, started = 0, time.perf_counter()
     while products == 0 or time.perf_counter() - started < seconds:
-        left @ right
+        product(left, right)
         _wait(device)
         products += 1
     passed = time.perf_counter() - started

@@ -89,7 +89,8 @@ class Trainer:
             self._sharded = Sharded(network.cpu(), self.ranks, self.device, label)
             self._sharded.check(batches, self.scaler)
         self.model = self._sharded.model if self._sharded else network.to(device)  # what is trained
-        self.optimizer = Optimizer(self.model, optimizer, self._sharded)
+        orthogonal = torch.bfloat16 if self.dtype is torch.bfloat16 else None
+        self.optimizer = Optimizer(self.model, optimizer, self._sharded, orthogonal)
         self._frozen = frozen_fingerprint(network)
         self.step_number = 0
         self.tokens = 0

@@ -1,0 +1,189 @@
+"""Matrix products by the library that is fastest on this processor.
+
+Why: PyTorch multiplies fp32 matrices on an x86 processor with MKL, which keeps its AVX-512 kernels for Intel's own; on
+another maker's it runs at half the rate that the machine has, or less. PyTorch also carries oneDNN, whose kernels follow
+what a processor can do, and uses it by itself for other number formats only. benchmarks/products.py measures both.
+
+The choice is a rule, not a measurement: a run that is broken off and resumed must multiply as before, to the last bit.
+`DUIHUA_PRODUCTS=torch` or `onednn` in the environment overrides it. On a GPU, in another number format, under a compiler
+and for products too small to be worth the longer call everything is PyTorch's as ever.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from duihua.errors import ConfigError
+
+Library = Literal["torch", "onednn"]
+VARIABLE = "DUIHUA_PRODUCTS"
+SMALLEST = 2_000_000
+"""Multiplications and additions below which the ten microseconds that a call of oneDNN takes cost more than it wins."""
+_forced: list[Library] = []
+
+
+def library() -> Library:
+    """Who multiplies fp32 matrices on this processor."""
+    return _forced[-1] if _forced else _chosen()
+
+
+@contextmanager
+def products_by(name: Library) -> Iterator[None]:
+    """Let `name` multiply, for tests and measurements."""
+    _forced.append(name)
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
+@cache
+def _chosen() -> Library:
+    return choose(os.environ)
+
+
+def choose(environment: Mapping[str, str], maker: str | None = None, capability: str | None = None) -> Library:
+    """oneDNN where the processor has AVX-512 and is not Intel's, unless the environment says otherwise.
+
+    Raises ConfigError where it says something else than auto, torch or onednn, or asks for a oneDNN that is not there.
+    """
+    asked = environment.get(VARIABLE, "auto")
+    if asked not in ("auto", "torch", "onednn"):
+        raise ConfigError(
+            f"{asked!r} multiplies no matrices", where=f"environment, {VARIABLE}", remedy="Use auto, torch or onednn"
+        )
+    present = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    there = present and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if asked == "onednn" and not there:
+        raise ConfigError(
+            "this PyTorch carries no oneDNN", where=f"environment, {VARIABLE}", remedy="Use auto or torch"
+        )
+    if asked != "auto":
+        return cast(Library, asked)
+    capability = torch.backends.cpu.get_cpu_capability() if capability is None else capability
+    maker = processor_maker() if maker is None else maker
+    return "onednn" if there and capability == "AVX512" and maker and maker != "GenuineIntel" else "torch"
+
+
+@cache
+def bf16_is_native() -> bool:
+    """Whether this processor multiplies bf16 by itself (AVX-512 BF16 or AMX), at twice the rate of fp32 or more."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def processor_maker() -> str:
+    """Who made the processor, as it says itself: GenuineIntel, AuthenticAMD; empty where it cannot be told."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines():
+            if line.startswith("vendor_id"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return (
+        platform.processor().rpartition(",")[2].strip()
+    )  # Windows: "AMD64 Family 25 Model 33 Stepping 0, AuthenticAMD"
+
+
+def product(left_nk: Tensor, right_km: Tensor) -> Tensor:
+    """left @ right, (n, m), without gradients of its own where oneDNN computes it; a transposed right side costs nothing."""
+    if _pays(left_nk, right_km.t()):
+        return _onednn(left_nk, right_km.t())
+    return left_nk @ right_km
+
+
+def linear(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
+    """x weight^T + bias with gradients, (..., i) -> (..., o): torch.nn.functional.linear by the library chosen."""
+    if not _pays(x, weight_oi):
+        return nn.functional.linear(x, weight_oi, bias_o)
+    flat = x.reshape(-1, x.shape[-1]).contiguous()
+    y = cast(Tensor, _Linear.apply(flat, weight_oi, bias_o))  # type: ignore[no-untyped-call]
+    return y.view(*x.shape[:-1], weight_oi.shape[0])
+
+
+class Linear(nn.Linear):
+    """torch's layer, multiplied by the library chosen."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_ni: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x_ni, weight_oi)
+        return _onednn(x_ni, weight_oi, bias_o)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_no: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x_ni, weight_oi = ctx.saved_tensors
+        grad_no = grad_no.contiguous()  # a sum's gradient is one number spread out, which oneDNN cannot read
+        grad_x = _onednn(grad_no, weight_oi.t()) if ctx.needs_input_grad[0] else None
+        grad_weight = weight_gradient(grad_no, x_ni) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight, grad_no.sum(0) if ctx.needs_input_grad[2] else None
+
+
+def weight_gradient(grad_no: Tensor, x_ni: Tensor) -> Tensor:
+    """grad^T x, (o, i). oneDNN copies its first side when it is transposed: the narrower one goes there."""
+    if not _pays(grad_no.t(), x_ni.t()):
+        return grad_no.t() @ x_ni
+    if grad_no.shape[1] <= x_ni.shape[1]:
+        return _onednn(grad_no.t(), x_ni.t())
+    return _onednn(x_ni.t(), grad_no.t()).t()
+
+
+def add_weight_gradient(total_oi: Tensor, grad_no: Tensor, x_ni: Tensor) -> Tensor:
+    """total + grad^T x, (o, i); the total is written over or given up, and may come back transposed in memory."""
+    if grad_no.dtype != total_oi.dtype:
+        return total_oi.add_(grad_no.t() @ x_ni)
+    if not _pays(grad_no.t(), x_ni.t()):
+        return total_oi.addmm_(grad_no.t(), x_ni)
+    sum_io: Tensor = _kernel().binary(x_ni.t(), total_oi.t(), grad_no.t(), None, "add")
+    return sum_io.t()
+
+
+def batched_product(
+    left_kmn: Tensor, right_kpn: Tensor, plus_kmp: Tensor | None = None, alpha: float = 1.0, beta: float = 1.0
+) -> Tensor:
+    """alpha left right^T of each of k pairs, plus beta times what is to be added, (k, m, p)."""
+    if len(left_kmn) and _pays(left_kmn[0], right_kpn[0]):
+        every = [_onednn(left, right) for left, right in zip(left_kmn, right_kpn, strict=True)]
+        found = torch.stack(every) if len(every) > 1 else every[0][None]
+        return found if plus_kmp is None else found.mul_(alpha).add_(plus_kmp, alpha=beta)
+    if plus_kmp is None:
+        return torch.bmm(left_kmn, right_kpn.mT)
+    return torch.baddbmm(plus_kmp, left_kmn, right_kpn.mT, beta=beta, alpha=alpha)  # one rounding, which counts in bf16
+
+
+def _pays(x: Tensor, weight_oi: Tensor) -> bool:
+    """Whether oneDNN is to multiply these two."""
+    return (
+        x.numel() * weight_oi.shape[0] >= SMALLEST
+        and x.device.type == "cpu"
+        and weight_oi.device.type == "cpu"
+        and x.dtype == weight_oi.dtype == torch.float32
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and library() == "onednn"
+    )
+
+
+def _onednn(x_ni: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
+    """x weight^T + bias; the weight may be a transposed view."""
+    y: Tensor = _kernel()(x_ni, weight_oi, bias_o, "none", [], "")
+    return y
+
+
+@cache
+def _kernel() -> Any:
+    """oneDNN's linear layer, which torch's own compiler calls too: no part of torch's documented interface."""
+    return torch.ops.mkldnn._linear_pointwise

@@ -7,6 +7,7 @@ import pytest
 
 from duihua.cli import doctor
 from duihua.cli.main import main
+from duihua.nn.products import choose, products_by
 
 
 def test_doctor_names_each_check_and_this_machine_is_healthy(
@@ -43,3 +44,17 @@ def test_old_versions_and_missing_parts_are_found(tmp_path: Path, monkeypatch: p
     assert doctor.check_memory().state == "problem"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert doctor.check_cores().state == "note"
+
+
+def test_who_multiplies_is_said_and_a_wrong_wish_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    with products_by("onednn"):
+        assert "fp32 products by oneDNN" in doctor.check_torch().found
+    with products_by("torch"):
+        assert "fp32 products by torch's own library" in doctor.check_torch().found
+
+    def wrong() -> str:
+        return choose({"DUIHUA_PRODUCTS": "abacus"})
+
+    monkeypatch.setattr("duihua.nn.products._chosen", wrong)
+    found = doctor.check_torch()
+    assert found.state == "problem" and "'abacus' multiplies no matrices" in found.found and "auto" in found.remedy

@@ -71,7 +71,7 @@ def test_the_whole_tokenizer_equals_the_library_s(seed: int, size: int) -> None:
 def test_the_check_sees_overlapping_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = sample(0)
     theirs = learnt_by_the_library(texts, 500).to_str()
-    monkeypatch.setattr(_Merging, "_not_overlapping", lambda self, places: places)
+    monkeypatch.setattr(_Merging, "_not_overlapping", lambda self, places, symbol: places)
     assert train_bpe(iter(texts), 500).to_str() != theirs
 
 

@@ -19,6 +19,7 @@ from typing import Literal
 
 from duihua import console
 from duihua.cli.arguments import Parser
+from duihua.errors import ConfigError
 
 GIB = 2**30
 QUICKSTART_MEMORY = 4 * GIB
@@ -115,7 +116,18 @@ def check_torch() -> Finding:
         return Finding("torch", "problem", f"{version}, but: {first}", "Install torch again for this machine")
     if product[0, 0].item() != 2.0:
         return Finding("torch", "problem", f"{version} multiplies wrongly", "Install torch again for this machine")
-    return Finding("torch", "ok", version)
+    try:
+        return Finding("torch", "ok", f"{version}, {_products()}")
+    except ConfigError as error:
+        return Finding("torch", "problem", f"{version}, but {error.where}: {error.problem}", error.remedy)
+
+
+def _products() -> str:
+    """Who multiplies matrices here and in which formats fast. Raises ConfigError for an environment that asks for nobody."""
+    from duihua.nn.products import bf16_is_native, library
+
+    maker = {"onednn": "oneDNN", "torch": "torch's own library"}[library()]
+    return f"fp32 products by {maker}" + (", bf16 is native: precision fastest" if bf16_is_native() else "")
 
 
 def version_numbers(version: str) -> tuple[int, int]:

@@ -55,7 +55,8 @@ def kept_for_backward(
     """Bytes that autograd keeps of one forward of the trunk up to the final norm: for each block, and outside of them.
 
     Each piece of memory counts once, where it is met first. Parameters do not count; copies of them in a shorter type
-    do. Attention is that of a CPU, whose kernel keeps no (t, t) weights unless there is dropout on them.
+    do. Attention is that of this CPU: torch's kernel keeps no (t, t) weights unless there is dropout on them, the batched
+    products of nn/whole_attention.py do.
     """
     decoder = trunk(network)
     found = [0] * (len(decoder.blocks) + 1)  # the last entry: outside

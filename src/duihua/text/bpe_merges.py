@@ -3,8 +3,8 @@
 Why beside a library that learns merges too: on the race's 10 MB that one takes twice as long (benchmarks/tokenizer.py), most
 of it to keep sets of places for hundreds of thousands of pairs of which some thousands are ever merged. Here
 
-- all symbols lie in one array, with links to the symbol before and behind, so that a merge is a handful of operations on the
-  places of its pair;
+- a symbol's id stands at its first and at its last byte, so that its neighbours are found beside it, and a merge is a handful
+  of operations on the places of its pair; the pairs that come next are merged with it as long as they share no symbol;
 - a pair with a new symbol arises only in the merge that makes the symbol: elsewhere counts can only fall, so the heap holds
   upper bounds, and a pair is counted again only when it comes to the top;
 - rare pairs stay in their arrays, outside the heap, until the best of the heap is as rare as they are.
@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 _GONE = -2
-"""A place whose symbol was merged into the one before it."""
+"""At the first byte of a symbol that was merged into the one before it, unless it is the last byte too."""
 _WALL = -1
-"""The symbol of the one place behind the last, which all links that leave a piece lead to."""
+"""Between two pieces."""
 _STEP_DOWN = 3
 """Pairs enter the heap when the most frequent outside has become the best; then all that are at least a third as frequent."""
 
@@ -50,39 +50,49 @@ class _Pairs:
 
 
 class _Merging:
-    """The symbols of all pieces, and the pairs that may be merged."""
+    """The symbols of all pieces, and the pairs that may be merged.
+
+    symbols: of a symbol that fills bytes p to q its id stands at p and at q; a wall stands before, between and behind pieces.
+    lengths: bytes of each id. weights: how often the piece of each byte occurs.
+    """
 
     def __init__(self, pieces: Mapping[bytes, int], ids: Array, base: int, least: int) -> None:
         lengths = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces))
         often = np.fromiter(pieces.values(), dtype=np.int64, count=len(pieces))
-        size, ends = int(lengths.sum()), np.cumsum(lengths)
-        link = np.int32 if size < 2**31 - 1 else np.int64  # half the memory to walk through
-        self.wall, self.base, self.least = size, base, least
-        self.symbols = np.append(ids[np.frombuffer(b"".join(pieces), dtype=np.uint8)], _WALL).astype(np.int32)
-        self.next = np.arange(1, size + 2, dtype=link)
-        self.before = np.arange(-1, size, dtype=link)
-        self.next[ends - 1] = self.before[ends - lengths] = size
-        self.next[size] = self.before[size] = size
-        self.weights = np.append(np.repeat(often, lengths), 0)
+        text = np.frombuffer(b"\0" + b"\0".join(pieces) + b"\0", dtype=np.uint8)
+        self.base, self.least = base, least
+        self.symbols = ids.astype(np.int16 if base < 2**15 else np.int32)[text]
+        self.symbols[0] = self.symbols[np.cumsum(lengths + 1)] = _WALL
+        self.weights = np.repeat(
+            often.astype(_narrow(int(often.max()))), lengths + 1
+        )  # a wall's is that of the piece behind
+        self.lengths = np.ones(base, dtype=np.int32)
         self.heap: list[tuple[int, int]] = []
         self.places: dict[int, Array] = {}
         self.rare: list[_Pairs] = []
         self.floor = np.iinfo(np.int64).max
-        left = np.flatnonzero(self.next[:size] != size).astype(link)
-        self._add(self._keys(self.symbols[left], self.symbols[self.next[left]]), left)
+        inside = self.symbols >= 0
+        left = np.flatnonzero(inside[:-1] & inside[1:]).astype(_narrow(len(text)))
+        both = text[left].astype(np.uint16) << 8 | text[left + 1]  # 16 bits are sorted by counting
+        left = left[np.argsort(both, kind="stable")]
+        self._group(self._keys(self.symbols[left], self.symbols[left + 1]), left)
 
-    def _keys(self, left: Array | int, right: Array | int) -> Array:
-        made: Array = np.multiply(left, self.base, dtype=np.int64) + np.asarray(right, dtype=np.int64)
+    def _keys(self, left: Array, right: Array) -> Array:
+        made: Array = np.multiply(left, self.base, dtype=np.int64) + right
         return made
 
     def _add(self, keys: Array, places: Array) -> None:
         """New pairs by the places of their left members, in any order."""
+        if len(keys):
+            order = np.argsort(keys)
+            self._group(keys[order], places[order])
+
+    def _group(self, keys: Array, places: Array) -> None:
+        """New pairs, those of one key side by side."""
         if not len(keys):
             return
-        order = np.argsort(keys, kind="stable")
-        keys, places = keys[order], places[order]
         begins = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
-        counts = np.add.reduceat(self.weights[places], begins)
+        counts = np.add.reduceat(self.weights[places], begins, dtype=np.int64)
         pairs = _Pairs(keys[begins], counts, begins, np.append(begins[1:], len(keys)), places)
         self._keep(pairs.where(counts >= self.least))
 
@@ -104,54 +114,78 @@ class _Merging:
         for pairs in aside:
             self._keep(pairs)
 
-    def best(self) -> tuple[int, int, Array] | None:
-        """The most frequent pair and its places, removed; None where every pair is rarer than `least`."""
-        while True:
+    def best(self, most: int) -> list[tuple[int, int, Array]]:
+        """The most frequent pair and those behind it that can be merged at once, up to `most`, with their places; removed.
+
+        None where every pair is rarer than `least`. The next pair may be merged with those before it unless an occurrence
+        could share a symbol with one of theirs. It would then be the next one also if they were merged one by one: a pair (x, m)
+        with a new symbol m = (a, b) is no more frequent than (x, a) was, which would have come first; and in a tie m's id is the
+        higher.
+        """
+        found: list[tuple[int, int, Array]] = []
+        lefts: set[int] = set()
+        rights: set[int] = set()
+        while len(found) < most:
             while self.rare and (not self.heap or -self.heap[0][0] < self.floor):
                 self._lower_the_floor()
             if not self.heap:
-                return None
-            bound, key = heapq.heappop(self.heap)
+                break
+            bound, key = self.heap[0]
             left, right = divmod(key, self.base)
-            places = self.places.pop(key)
-            still = (self.symbols[places] == left) & (self.symbols[self.next[places]] == right)
-            if still.all():
-                return left, right, places
-            places = places[still]
-            count = int(self.weights[places].sum())
-            if count == -bound:
-                return left, right, places
-            if count >= self.least:
-                heapq.heappush(self.heap, (-count, key))
-                self.places[key] = places
+            if left in rights or right in lefts:
+                break
+            places = self.places[key]
+            still = (self.symbols[places] == left) & (self.symbols[places + self.lengths[left]] == right)
+            if not still.all():
+                places = places[still]
+                count = int(self.weights[places].sum(dtype=np.int64))
+                if count != -bound:
+                    if count >= self.least:
+                        heapq.heapreplace(self.heap, (-count, key))
+                        self.places[key] = places
+                    else:
+                        heapq.heappop(self.heap)
+                        del self.places[key]
+                    continue
+            heapq.heappop(self.heap)
+            del self.places[key]
+            lefts.add(left)
+            rights.add(right)
+            found.append((left, right, self._not_overlapping(places, left) if left == right else places))
+        return found
 
-    def merge(self, left: int, right: int, places: Array, made: int) -> None:
-        """Write `made` at the places of the pair and add the pairs that it has with its neighbours."""
-        if left == right:
-            places = self._not_overlapping(places)
-        removed = self.next[places]
-        behind = self.next[removed]
-        self.symbols[places] = made
-        self.symbols[removed] = _GONE
-        self.next[places] = behind
-        self.before[behind] = places
-        self.before[self.wall] = self.wall
-        before = self.before[places]
-        to_left, to_right = self.symbols[before], self.symbols[behind]
-        has_left = (to_left >= 0) & (to_left != made)  # two new ones side by side: counted from the first
+    def merge(self, pairs: list[tuple[int, int, Array]], first: int) -> None:
+        """Write the ids `first`, `first` + 1, ... at the places of the pairs and add the pairs that these have with their
+        neighbours."""
+        new = np.arange(first, first + len(pairs))
+        lefts, rights = np.array([(left, right) for left, right, _ in pairs]).T
+        self.lengths[new] = self.lengths[lefts] + self.lengths[rights]
+        places, counts = np.concatenate([one for _, _, one in pairs]), [len(one) for _, _, one in pairs]
+        made = np.repeat(new.astype(self.symbols.dtype), counts)
+        self.symbols[places + np.repeat(self.lengths[lefts], counts)] = _GONE
+        behind = places + self.lengths[made]
+        self.symbols[places] = self.symbols[behind - 1] = made
+        to_left, to_right = self.symbols[places - 1], self.symbols[behind]
+        has_left = (to_left >= 0) & (to_left < first)  # two new ones side by side: counted from the first
         has_right = to_right >= 0
-        keys = (self._keys(to_left[has_left], made), self._keys(made, to_right[has_right]))
-        self._add(np.concatenate(keys), np.concatenate((before[has_left], places[has_right])))
+        before = places[has_left] - self.lengths[to_left[has_left]]
+        keys = (self._keys(to_left[has_left], made[has_left]), self._keys(made[has_right], to_right[has_right]))
+        self._add(np.concatenate(keys), np.concatenate((before, places[has_right])))
 
-    def _not_overlapping(self, places: Array) -> Array:
-        """Of a run of equal symbols every second place, from the left. A piece's symbols lie in order."""
+    def _not_overlapping(self, places: Array, symbol: int) -> Array:
+        """Of a run of equal symbols every second place, from the left."""
         kept, taken = [], -1
-        ordered = np.sort(places)
-        for place, following in zip(ordered.tolist(), self.next[ordered].tolist(), strict=True):
+        length = int(self.lengths[symbol])
+        for place in np.sort(places).tolist():
             if place != taken:
                 kept.append(place)
-                taken = following
+                taken = place + length
         return np.array(kept, dtype=places.dtype)
+
+
+def _narrow(most: int) -> type[np.signedinteger[Any]]:
+    """The type for numbers up to `most`: half the memory is half the way to it."""
+    return np.int32 if most < 2**31 - 1 else np.int64
 
 
 def learn_merges(pieces: Mapping[bytes, int], ids: Array, size: int, least: int = 2) -> list[tuple[int, int]]:
@@ -164,10 +198,9 @@ def learn_merges(pieces: Mapping[bytes, int], ids: Array, size: int, least: int 
         return []
     merging = _Merging(pieces, ids, size, least)
     merges: list[tuple[int, int]] = []
-    for made in range(int(ids.max()) + 1, size):
-        if (found := merging.best()) is None:
-            break
-        left, right, places = found
-        merging.merge(left, right, places, made)
-        merges.append((left, right))
+    made = int(ids.max()) + 1
+    while made < size and (pairs := merging.best(size - made)):
+        merging.merge(pairs, made)
+        merges += [(left, right) for left, right, _ in pairs]
+        made += len(pairs)
     return merges

@@ -118,9 +118,9 @@ class _Merging:
         """The most frequent pair and those behind it that can be merged at once, up to `most`, with their places; removed.
 
         None where every pair is rarer than `least`. The next pair may be merged with those before it unless an occurrence
-        could share a symbol with one of theirs. It would then be the next one also if they were merged one by one: a pair (x, m)
-        with a new symbol m = (a, b) is no more frequent than (x, a) was, which would have come first; and in a tie m's id is the
-        higher.
+        could share a symbol with one of theirs. It would then be the next one also if they were merged one by one: a pair
+        (x, m) with a new symbol m = (a, b) is no more frequent than (x, a) was, which would have come first; and in a tie
+        m's id is the higher.
         """
         found: list[tuple[int, int, Array]] = []
         lefts: set[int] = set()

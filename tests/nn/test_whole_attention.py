@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from duihua.models.activations import count_activations
 from duihua.models.capture import captured
+from duihua.models.config import DecoderConfig
+from duihua.models.decoder import Decoder
 from duihua.nn import whole_attention
 from duihua.nn.attention import AttentionPlan, CausalSelfAttention
 from duihua.nn.products import bf16_is_native, products_by
@@ -120,3 +123,29 @@ def test_who_looks_inside_still_sees_the_attention() -> None:
     with products_by("onednn"), captured(layer) as seen:
         layer(torch.randn(2, 400, 64), AttentionPlan(), 0)
     assert [tuple(one.weights().shape) for one in seen.attention] == [(2, 4, 400, 400)]
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_nothing_imagined_is_left_behind_for_a_real_step(precision: torch.dtype | None) -> None:
+    shape = DecoderConfig(
+        vocabulary_size=50,
+        width=64,
+        layers=1,
+        heads=4,
+        key_value_heads=2,
+        head_width=32,
+        feed_forward_width=64,
+        context=400,
+    )
+    decoder = Decoder(shape).initialise(1)
+    ids = torch.arange(800).view(2, 400) % 50
+    with products_by("onednn"):
+        for _ in range(2):
+            kept = count_activations(decoder, 2, 400, precision)
+            with torch.autocast("cpu", precision, enabled=precision is not None):
+                decoder.hidden(ids).square().mean().backward()
+    with products_by("torch"):
+        less = count_activations(decoder, 2, 400)
+    if precision is None:
+        rows = 2 * 4 * 400  # torch's own kernel keeps one number of each, this way its weights
+        assert kept.plain - less.plain == 4 * rows * (400 - 1)

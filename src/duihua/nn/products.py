@@ -88,9 +88,7 @@ def processor_maker() -> str:
                 return line.partition(":")[2].strip()
     except OSError:
         pass
-    return (
-        platform.processor().rpartition(",")[2].strip()
-    )  # Windows: "AMD64 Family 25 Model 33 Stepping 0, AuthenticAMD"
+    return platform.processor().rpartition(",")[2].strip()  # "AMD64 Family 25 Model 33 Stepping 0, AuthenticAMD"
 
 
 def product(left_nk: Tensor, right_km: Tensor) -> Tensor:

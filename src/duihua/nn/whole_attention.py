@@ -12,7 +12,6 @@ Shapes: b rows, h query heads, g heads of keys, r = h / g, t queries, s keys, e 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -55,7 +54,9 @@ def attend(query_bhte: Tensor, key_bgse: Tensor, value_bgse: Tensor, mask: Tenso
     groups, length = key_bgse.shape[1:3]
     query = (query_bhte * features**-0.5).to(dtype).reshape(batch * groups, -1, features)
     key, value = (x.to(dtype).reshape(batch * groups, length, features) for x in (key_bgse, value_bgse))
-    bias = _causal(time, length, dtype) if mask is None else _barred(mask[:, 0], dtype)
+    # made anew each time, which is little: one that is kept might be an imagined tensor (models/imagined.py)
+    seen = torch.ones(1, time, length, dtype=torch.bool).tril() if mask is None else mask[:, 0]
+    bias = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min / 2)
     if len(bias) > 1:
         bias = bias[:, None].expand(batch, groups, time, length).reshape(batch * groups, time, length)
     with torch.autocast("cpu", enabled=False):
@@ -108,13 +109,3 @@ def _format(query: Tensor) -> torch.dtype | None:
     if dtype is torch.bfloat16:
         return dtype if bf16_is_native() else None
     return dtype if dtype is torch.float32 and library() == "onednn" else None
-
-
-@lru_cache(maxsize=8)
-def _causal(time: int, length: int, dtype: torch.dtype) -> Tensor:
-    return _barred(torch.ones(1, time, length, dtype=torch.bool).tril(), dtype)
-
-
-def _barred(seen_bts: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to the scores: 0 where a query may look, next to the lowest number elsewhere."""
-    return torch.zeros(seen_bts.shape, dtype=dtype).masked_fill_(~seen_bts, torch.finfo(dtype).min / 2)

@@ -63,15 +63,14 @@ class _Merging:
         self.base, self.least = base, least
         self.symbols = ids.astype(np.int16 if base < 2**15 else np.int32)[text]
         self.symbols[0] = self.symbols[np.cumsum(lengths + 1)] = _WALL
-        self.weights = np.repeat(
-            often.astype(_narrow(int(often.max()))), lengths + 1
-        )  # a wall's is that of the piece behind
+        narrow = often.astype(_narrow(int(often.max())))
+        self.weights = np.repeat(narrow, lengths + 1)  # a wall's is that of the piece behind
         self.lengths = np.ones(base, dtype=np.int32)
         self.heap: list[tuple[int, int]] = []
         self.places: dict[int, Array] = {}
         self.rare: list[_Pairs] = []
         self.floor = np.iinfo(np.int64).max
-        inside = self.symbols >= 0
+        inside = self.symbols != _WALL
         left = np.flatnonzero(inside[:-1] & inside[1:]).astype(_narrow(len(text)))
         both = text[left].astype(np.uint16) << 8 | text[left + 1]  # 16 bits are sorted by counting
         left = left[np.argsort(both, kind="stable")]

@@ -14,6 +14,7 @@ from duihua.nn.products import (
     add_weight_gradient,
     batched_product,
     choose,
+    evened,
     library,
     linear,
     product,
@@ -151,3 +152,20 @@ def test_a_onednn_that_is_not_there_is_refused_when_asked_for(monkeypatch: pytes
     assert choose({}, "AuthenticAMD", "AVX512") == "torch"
     with pytest.raises(ConfigError, match="carries no oneDNN"):
         choose({"DUIHUA_PRODUCTS": "onednn"})
+
+
+@needs_onednn
+def test_few_numbers_of_rows_are_multiplied() -> None:
+    with products_by("onednn"):
+        sizes = {len(evened(torch.ones(rows, 2))) for rows in range(500, 2000)}
+        assert sizes == {512, *range(576, 1024, 64), *range(1024, 2049, 128)}
+        filled = evened(torch.ones(1000, 2))
+        assert len(filled) == 1024 and float(filled.sum()) == 2000
+        assert evened(torch.ones(5)).shape == (16,)
+        even = torch.ones(1024, 2)
+        assert evened(even) is even
+    with products_by("torch"):
+        odd = torch.ones(1000, 2)
+        assert evened(odd) is odd
+        with torch.autocast("cpu", torch.bfloat16):  # torch's own bf16 products are oneDNN's too
+            assert len(evened(odd)) == 1024

@@ -85,7 +85,7 @@ def test_a_query_that_may_look_nowhere_gives_numbers() -> None:
 
 
 def test_it_is_used_while_gradients_are_wanted_in_rows_that_fit() -> None:
-    query, key, _, _ = made(6, 2, 300, 300)
+    query, key, _, _ = made(6, 2, 320, 320)
     with products_by("onednn"):
         assert whole_attention.fits(query, key, 0.0)
         assert not whole_attention.fits(query, key, 0.1)
@@ -103,7 +103,7 @@ def test_it_is_used_while_gradients_are_wanted_in_rows_that_fit() -> None:
 def test_a_layer_gives_the_same_either_way() -> None:
     torch.manual_seed(0)
     layer = CausalSelfAttention(64, 4, 2, 32, 1e-6)
-    x = torch.randn(2, 400, 64)
+    x = torch.randn(2, 448, 64)
     found = {}
     for name in ("torch", "onednn"):
         with products_by(name):  # type: ignore[arg-type]
@@ -121,8 +121,8 @@ def test_a_layer_gives_the_same_either_way() -> None:
 def test_who_looks_inside_still_sees_the_attention() -> None:
     layer = CausalSelfAttention(64, 4, 2, 32, 1e-6)
     with products_by("onednn"), captured(layer) as seen:
-        layer(torch.randn(2, 400, 64), AttentionPlan(), 0)
-    assert [tuple(one.weights().shape) for one in seen.attention] == [(2, 4, 400, 400)]
+        layer(torch.randn(2, 448, 64), AttentionPlan(), 0)
+    assert [tuple(one.weights().shape) for one in seen.attention] == [(2, 4, 448, 448)]
 
 
 @pytest.mark.parametrize("precision", [None, torch.bfloat16])
@@ -135,17 +135,17 @@ def test_nothing_imagined_is_left_behind_for_a_real_step(precision: torch.dtype 
         key_value_heads=2,
         head_width=32,
         feed_forward_width=64,
-        context=400,
+        context=448,
     )
     decoder = Decoder(shape).initialise(1)
-    ids = torch.arange(800).view(2, 400) % 50
+    ids = torch.arange(896).view(2, 448) % 50
     with products_by("onednn"):
         for _ in range(2):
-            kept = count_activations(decoder, 2, 400, precision)
+            kept = count_activations(decoder, 2, 448, precision)
             with torch.autocast("cpu", precision, enabled=precision is not None):
                 decoder.hidden(ids).square().mean().backward()
     with products_by("torch"):
-        less = count_activations(decoder, 2, 400)
+        less = count_activations(decoder, 2, 448)
     if precision is None:
-        rows = 2 * 4 * 400  # torch's own kernel keeps one number of each, this way its weights
-        assert kept.plain - less.plain == 4 * rows * (400 - 1)
+        rows = 2 * 4 * 448  # torch's own kernel keeps one number of each, this way its weights
+        assert kept.plain - less.plain == 4 * rows * (448 - 1)

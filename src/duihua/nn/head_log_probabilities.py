@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from duihua.nn.losses import SMALLEST_PROBABILITY, cap_logits
-from duihua.nn.products import product, weight_gradient
+from duihua.nn.products import evened, product, weight_gradient
 
 
 class TokenReadings(NamedTuple):
@@ -35,9 +35,9 @@ def head_log_probabilities(
     soft_cap: the model's own, see `cap_logits`. The numbers are those of `head_readings`, to the last bit.
     """
     found: Tensor = _HeadLogProbabilities.apply(  # type: ignore[no-untyped-call]
-        hidden_nd, head_vd, targets_n, temperature, soft_cap, torch.is_grad_enabled()
+        evened(hidden_nd), head_vd, evened(targets_n), temperature, soft_cap, torch.is_grad_enabled()
     )
-    return found
+    return found[: len(targets_n)]
 
 
 @torch.no_grad()
@@ -45,8 +45,9 @@ def head_readings(
     hidden_nd: Tensor, head_vd: Tensor, targets_n: Tensor, temperature: float = 1.0, soft_cap: float = 0.0
 ) -> TokenReadings:
     """Log-probabilities and entropies without gradients."""
+    rows, hidden_nd, targets_n = len(targets_n), evened(hidden_nd), evened(targets_n)
     logprobs_n, entropies_n, _ = _read(hidden_nd, head_vd, targets_n, temperature, soft_cap, entropy=True, keep=False)
-    return TokenReadings(logprobs_n, entropies_n)
+    return TokenReadings(logprobs_n[:rows], entropies_n[:rows])
 
 
 def _read(

@@ -126,7 +126,7 @@ def cross_entropy_sum(
         flat, flat_targets, flat_weights = flat[index], flat_targets[index], flat_weights[index]
     if chunk_rows is None:
         elements = CHUNK_ELEMENTS["cpu" if hidden.device.type == "cpu" else "cuda"]
-        chunk_rows = max(16, elements // head_weight.shape[0])
+        chunk_rows = max(16, elements // head_weight.shape[0] // 16 * 16)
     total, losses = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         flat, head_weight, flat_targets, flat_weights, chunk_rows, soft_cap, smoothing
     )

@@ -37,7 +37,8 @@ def fits(query_bhte: Tensor, key_bgse: Tensor, dropout: float) -> bool:
         and not torch.compiler.is_compiling()
         and torch.is_grad_enabled()
         and not dropout
-        and max(time, length) <= LONGEST
+        and time == length <= LONGEST
+        and time % 64 == 0  # each length is a program of its own, which oneDNN keeps: see `evened`
         and (dtype := _format(query_bhte)) is not None
         and heads // groups * time * length * features >= SMALLEST[dtype]
         and not torch._C._len_torch_function_stack()  # somebody watches for the fused kernel: models/capture.py

@@ -113,6 +113,11 @@ def test_counting_only_at_the_top_finds_what_counting_everything_finds(pieces: d
     assert found == plainly(pieces, 290, least)
 
 
+def test_what_a_run_of_equal_symbols_leaves_may_come_next() -> None:
+    pieces = {b"aa": 1, b"bbb": 2}
+    assert learn_merges(pieces, BYTES, 290, 1) == [(98, 98), (256, 98), (97, 97)] == plainly(pieces, 290, 1)
+
+
 def test_the_check_sees_other_ties() -> None:
     pieces = {b"ab": 2, b"cd": 2, b"abcd": 1}
     mirrored = [(255 - left, 255 - right) for left, right in learn_merges(pieces, BYTES[::-1].copy(), 257)]

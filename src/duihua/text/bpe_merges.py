@@ -119,7 +119,7 @@ class _Merging:
         None where every pair is rarer than `least`. The next pair may be merged with those before it unless an occurrence
         could share a symbol with one of theirs. It would then be the next one also if they were merged one by one: a pair
         (x, m) with a new symbol m = (a, b) is no more frequent than (x, a) was, which would have come first; and in a tie
-        m's id is the higher.
+        m's id is the higher. Where a = b this (x, a) may be the pair itself, which is therefore the last of those at once.
         """
         found: list[tuple[int, int, Array]] = []
         lefts: set[int] = set()
@@ -150,7 +150,10 @@ class _Merging:
             del self.places[key]
             lefts.add(left)
             rights.add(right)
-            found.append((left, right, self._not_overlapping(places, left) if left == right else places))
+            if left == right:  # a run like aaa makes pairs with the new symbol that may be the next ones
+                found.append((left, right, self._not_overlapping(places, left)))
+                break
+            found.append((left, right, places))
         return found
 
     def merge(self, pairs: list[tuple[int, int, Array]], first: int) -> None:

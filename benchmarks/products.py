@@ -1,4 +1,4 @@
-"""What this processor's matrix products reach: PyTorch's own in fp32, oneDNN's in fp32, bf16; and attention three ways.
+"""What this processor's matrix products reach: PyTorch's own in fp32, oneDNN's in fp32, bf16; and attention four ways.
 
     python benchmarks/products.py                # two threads, a minute
     python benchmarks/products.py --threads 8 --json
@@ -75,8 +75,8 @@ def product_row(rows: int, inputs: int, outputs: int, turns: int) -> dict[str, f
     weight = torch.randn(outputs, inputs, requires_grad=True)
     grad = torch.randn(rows, outputs)
 
-    def step(multiply: Callable[[Tensor, Tensor], Tensor] = linear) -> None:
-        y = multiply(x, weight)
+    def step() -> None:
+        y = linear(x, weight)
         torch.autograd.grad(y, (x, weight), grad.to(y.dtype))
 
     ways = {"torch fp32": by("torch", step), "oneDNN fp32": by("onednn", step), "bf16": in_bf16(step)}

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from duihua.models.presets import preset
@@ -68,8 +69,9 @@ def test_a_step_of_ours_is_timed_and_taken_apart(tmp_path: Path, monkeypatch: py
     class Letters:
         vocabulary_size, end_of_text_id = 8192, 0
 
-        def encode_batch(self, texts: list[str]) -> list[list[int]]:
-            return [[ord(letter) % 8000 + 1 for letter in text] for text in texts]
+        def encode_flat(self, texts: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+            rows = [[ord(letter) % 8000 + 1 for letter in text] for text in texts]
+            return np.array([id for row in rows for id in row]), np.cumsum(list(map(len, rows)))
 
     module = load("throughput", monkeypatch)
     write_shard(tmp_path / "shard", [sentence * 200 for sentence in SENTENCES], Letters())

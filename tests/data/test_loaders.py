@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -20,8 +21,9 @@ class Letters:
     vocabulary_size = 128
     end_of_text_id = 0
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [[ord(c) for c in text] for text in texts]
+    def encode_flat(self, texts: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        rows = [[ord(c) for c in text] for text in texts]
+        return np.array([id for row in rows for id in row]), np.cumsum(list(map(len, rows)))
 
 
 TEXTS = ["abc", "defgh", "i", "jklmnopqrstuvwxyz"]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -51,8 +52,9 @@ class Letters:
 
     vocabulary_size, end_of_text_id, pad_id = VOCABULARY, 0, 0
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return [[int(word) for word in text.split()] for text in texts]
+    def encode_flat(self, texts: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        rows = [[int(word) for word in text.split()] for text in texts]
+        return np.array([id for row in rows for id in row]), np.cumsum(list(map(len, rows)))
 
     def decode(self, ids: Sequence[int]) -> str:
         return " ".join(map(str, ids))

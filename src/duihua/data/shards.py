@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ class Encoder(Protocol):
     def vocabulary_size(self) -> int: ...
     @property
     def end_of_text_id(self) -> int: ...
-    def encode_batch(self, texts: list[str]) -> list[list[int]]: ...
+    def encode_flat(self, texts: list[str]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]: ...
 
 
 class Shard:
@@ -84,21 +84,22 @@ def write_shard(directory: Path, texts: Iterable[str], tokenizer: Encoder) -> Sh
     dtype = np.dtype(np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32)
     end = tokenizer.end_of_text_id
     tokens = text_bytes = 0
-    ends: list[int] = []
+    ends: list[npt.NDArray[np.int64]] = []
     with open(aside / "ids.bin", "wb") as file:
         for block in _blocks(texts, BLOCK_DOCUMENTS):
             text_bytes += sum(len(text.encode("utf-8")) for text in block)
-            for ids in tokenizer.encode_batch(block):
-                np.asarray([*ids, end], dtype=dtype).tofile(file)
-                tokens += len(ids) + 1
-                ends.append(tokens)
+            ids, behind = tokenizer.encode_flat(block)
+            np.insert(ids.astype(dtype), behind, end).tofile(file)
+            ends.append(tokens + behind + np.arange(1, len(block) + 1))
+            tokens = int(ends[-1][-1])
         file.flush()
         os.fsync(file.fileno())
     if not ends:
         raise DataError("there is no text in it", where=str(directory.name), remedy="Check the sources of the corpus")
-    np.asarray(ends, dtype=np.int64).tofile(aside / "ends.bin")
+    every = np.concatenate(ends)
+    every.tofile(aside / "ends.bin")
     write_json(
-        aside / "shard.json", {"dtype": dtype.name, "tokens": tokens, "documents": len(ends), "bytes": text_bytes}
+        aside / "shard.json", {"dtype": dtype.name, "tokens": tokens, "documents": len(every), "bytes": text_bytes}
     )
     os.rename(aside, directory)
     sync_directory(directory.parent)

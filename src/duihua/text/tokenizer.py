@@ -17,13 +17,15 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import tiktoken
+import fastokens
+import numpy as np
+import numpy.typing as npt
 import tokenizers
 
-from duihua.cores import usable_cores
 from duihua.errors import BundleError, DuihuaError
 from duihua.files import sha256_json, write_atomic, write_json
 from duihua.text.bpe_training import train_bpe
@@ -76,7 +78,7 @@ class Tokenizer:
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(id for id in ends if id is not None))
         """Ids that end a reply: the end of a turn, the end of a document, and what generation_config.json lists."""
         self._characters_left = _SLOW_CHARACTERS * self.vocabulary_size
-        self._fast: tiktoken.Encoding | None = None
+        self._fast: fastokens.Tokenizer | None = None
 
     # -- making ---------------------------------------------------------------------------------------------------
 
@@ -132,9 +134,8 @@ class Tokenizer:
         U+FFFD."""
         text = _without_surrogates(text)
         fast = self._fast_encoder(len(text))
-        return list(
-            self._backend.encode(text, add_special_tokens=False).ids if fast is None else fast.encode_ordinary(text)
-        )
+        found = self._backend.encode(text, add_special_tokens=False) if fast is None else fast.encode_ordinary(text)
+        return list(found.ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on all cores."""
@@ -142,9 +143,19 @@ class Tokenizer:
         fast = self._fast_encoder(sum(map(len, clean)))
         if fast is None:
             return [list(found.ids) for found in self._backend.encode_batch_fast(clean, add_special_tokens=False)]
-        return list(fast.encode_ordinary_batch(clean, num_threads=usable_cores()))
+        return [list(found.ids) for found in fast.encode_batch(clean, split_special_tokens=True)]
 
-    def _fast_encoder(self, characters: int) -> tiktoken.Encoding | None:
+    def encode_flat(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+        """`encode_batch` without a Python number for each token: the ids one text behind another, and where each one's end."""
+        clean = list(map(_without_surrogates, texts))
+        fast = self._fast_encoder(sum(map(len, clean)))
+        if fast is None:
+            rows = [found.ids for found in self._backend.encode_batch_fast(clean, add_special_tokens=False)]
+            return np.fromiter(chain.from_iterable(rows), np.uint32), np.cumsum(list(map(len, rows)), dtype=np.int64)
+        ids, ends = fast.encode_batch_flat(clean, split_special_tokens=True)
+        return np.frombuffer(ids, "<u4"), np.frombuffer(ends, "<u8")[1:].astype(np.int64)
+
+    def _fast_encoder(self, characters: int) -> fastokens.Tokenizer | None:
         """The quick encoder, made when so much text has been read that it is worth it; None before, and where there is none."""
         if self._characters_left > 0:
             self._characters_left -= characters

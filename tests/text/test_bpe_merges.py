@@ -13,8 +13,10 @@ import regex
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
+from duihua.text import bpe_merges
 from duihua.text.bpe_merges import _Merging, learn_merges
 from duihua.text.bpe_training import PATTERN, SMALLEST_VOCABULARY, count_pieces, train_bpe
 from duihua.text.chatml import SPECIAL_TOKENS
@@ -68,10 +70,17 @@ def test_the_whole_tokenizer_equals_the_library_s(seed: int, size: int) -> None:
     assert train_bpe(iter(texts), size).to_str() == learnt_by_the_library(texts, size).to_str()
 
 
-def test_the_check_sees_overlapping_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_sees_runs_merged_from_the_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    def from_the_right(self: _Merging, places: NDArray[np.int64], symbol: int) -> NDArray[np.int64]:
+        kept: list[int] = []
+        for place in np.sort(places)[::-1].tolist():
+            if not kept or place + int(self.lengths[symbol]) != kept[-1]:
+                kept.append(place)
+        return np.array(kept[::-1])
+
     texts = sample(0)
     theirs = learnt_by_the_library(texts, 500).to_str()
-    monkeypatch.setattr(_Merging, "_not_overlapping", lambda self, places, symbol: places)
+    monkeypatch.setattr(_Merging, "_not_overlapping", from_the_right)
     assert train_bpe(iter(texts), 500).to_str() != theirs
 
 
@@ -106,11 +115,16 @@ PIECES = st.dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
-@given(PIECES, st.sampled_from([1, 2, 3]))
-def test_counting_only_at_the_top_finds_what_counting_everything_finds(pieces: dict[bytes, int], least: int) -> None:
-    found = learn_merges(pieces, BYTES, 290, least)
-    assert found == plainly(pieces, 290, least)
+@settings(max_examples=250, deadline=None)
+@given(PIECES, st.sampled_from([1, 2, 3]), st.sampled_from([290, 60_000]), st.sampled_from([1, 3, 2**18]))
+def test_counting_only_at_the_top_finds_what_counting_everything_finds(
+    pieces: dict[bytes, int], least: int, size: int, block: int
+) -> None:
+    """Also with keys that need 64 bits, and with pairs over the edges of the blocks that are sorted at first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bpe_merges, "_BLOCK", block)
+        found = learn_merges(pieces, BYTES, size, least)
+    assert found == plainly(pieces, size, least)
 
 
 def test_what_a_run_of_equal_symbols_leaves_may_come_next() -> None:

@@ -3,8 +3,9 @@
 Why beside a library that learns merges too: on the race's 10 MB that one takes twice as long (benchmarks/tokenizer.py), most
 of it to keep sets of places for hundreds of thousands of pairs of which some thousands are ever merged. Here
 
-- a symbol's id stands at its first and at its last byte, so that its neighbours are found beside it, and a merge is a handful
-  of operations on the places of its pair; the pairs that come next are merged with it as long as they share no symbol;
+- a symbol's id stands at its first and at its last byte, so that its neighbours are found beside it, and the pair it makes with
+  the next one at its first; a merge is a handful of operations on the places of its pair, and the pairs that come next are
+  merged with it as long as they share no symbol;
 - a pair with a new symbol arises only in the merge that makes the symbol: elsewhere counts can only fall, so the heap holds
   upper bounds, and a pair is counted again only when it comes to the top;
 - rare pairs stay in their arrays, outside the heap, until the best of the heap is as rare as they are.
@@ -26,10 +27,12 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-_GONE = -2
-"""At the first byte of a symbol that was merged into the one before it, unless it is the last byte too."""
 _WALL = -1
-"""Between two pieces."""
+"""The symbol between two pieces."""
+_NO_PAIR = -1
+"""The key where no symbol begins, or none follows in its piece."""
+_BLOCK = 2**18
+"""Bytes of text that are sorted at once in the beginning."""
 _STEP_DOWN = 3
 """Pairs enter the heap when the most frequent outside has become the best; then all that are at least a third as frequent."""
 
@@ -53,7 +56,8 @@ class _Merging:
     """The symbols of all pieces, and the pairs that may be merged.
 
     symbols: of a symbol that fills bytes p to q its id stands at p and at q; a wall stands before, between and behind pieces.
-    lengths: bytes of each id. weights: how often the piece of each byte occurs.
+    keys: at p the key of the pair that it makes with the next one. lengths: bytes of each id. weights: how often the piece of
+    each byte occurs.
     """
 
     def __init__(self, pieces: Mapping[bytes, int], ids: Array, base: int, least: int) -> None:
@@ -70,20 +74,45 @@ class _Merging:
         self.places: dict[int, Array] = {}
         self.rare: list[_Pairs] = []
         self.floor = np.iinfo(np.int64).max
-        inside = self.symbols != _WALL
-        left = np.flatnonzero(inside[:-1] & inside[1:]).astype(_narrow(len(text)))
-        both = text[left].astype(np.uint16) << 8 | text[left + 1]  # 16 bits are sorted by counting
-        left = left[np.argsort(both, kind="stable")]
-        self._group(self._keys(self.symbols[left], self.symbols[left + 1]), left)
+        self.keys = np.full(len(text), _NO_PAIR, dtype=_narrow(base**2))
+        self._add_first(text, ids.astype(self.symbols.dtype))
+
+    def _add_first(self, text: Array, ids: Array) -> None:
+        """The pairs of neighbouring bytes, with their places in the order of the text. Block by block, so that what is
+        needed in between stays small: fresh memory is what costs here."""
+        found, sizes, counts = [], [], np.zeros(2**16)  # whole numbers below 2**53
+        for begin in range(0, len(text) - 1, _BLOCK):
+            block: Array = text[begin : begin + _BLOCK + 1]
+            symbols = self.symbols[begin : begin + _BLOCK + 1]
+            inside = symbols != _WALL
+            left = np.flatnonzero(inside[:-1] & inside[1:])
+            self.keys[begin + left] = self._keys(symbols[left], symbols[left + 1])
+            both = block[left].astype(np.uint16) << 8 | block[left + 1]  # 16 bits are sorted by counting
+            found.append(left[np.argsort(both, kind="stable")].astype(np.int32))
+            sizes.append(np.bincount(both, minlength=2**16))
+            counts += np.bincount(both, self.weights[begin + left], minlength=2**16)
+        room = np.concatenate(([0], np.cumsum(np.sum(sizes, axis=0))))
+        begins, ends = room[:-1].copy(), room[1:]
+        places = np.empty(ends[-1], dtype=np.int64)
+        for number, (some, size) in enumerate(zip(found, sizes, strict=True)):
+            places[np.repeat(begins - (np.cumsum(size) - size), size) + np.arange(len(some))] = some + number * _BLOCK
+            begins += size
+        every = np.arange(2**16)
+        pairs = _Pairs(self._keys(ids[every >> 8], ids[every & 255]), counts.astype(np.int64), room[:-1], ends, places)
+        self._keep(pairs.where(counts >= max(self.least, 1)))
 
     def _keys(self, left: Array, right: Array) -> Array:
-        made: Array = np.multiply(left, self.base, dtype=np.int64) + right
+        made: Array = np.multiply(left, self.base, dtype=_narrow(self.base**2)) + right
         return made
 
     def _add(self, keys: Array, places: Array) -> None:
-        """New pairs by the places of their left members, in any order."""
-        if len(keys):
-            order = np.argsort(keys)
+        """New pairs by the places of their left members, in any order. Places of one pair in the order of the text are read
+        faster ever after; where key and place fit one number, to sort these is the quickest way there."""
+        if self.keys.dtype == np.int32 and len(self.keys) < 2**32:
+            both = np.sort(keys.astype(np.int64) << 32 | places)
+            self._group(both >> 32, both & 0xFFFFFFFF)
+        else:
+            order = np.lexsort((places, keys))
             self._group(keys[order], places[order])
 
     def _group(self, keys: Array, places: Array) -> None:
@@ -91,7 +120,7 @@ class _Merging:
         if not len(keys):
             return
         begins = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
-        counts = np.add.reduceat(self.weights[places], begins, dtype=np.int64)
+        counts = np.add.reduceat(self.weights[places].astype(np.int64), begins)
         pairs = _Pairs(keys[begins], counts, begins, np.append(begins[1:], len(keys)), places)
         self._keep(pairs.where(counts >= self.least))
 
@@ -134,18 +163,16 @@ class _Merging:
             if left in rights or right in lefts:
                 break
             places = self.places[key]
-            still = (self.symbols[places] == left) & (self.symbols[places + self.lengths[left]] == right)
-            if not still.all():
-                places = places[still]
-                count = int(self.weights[places].sum(dtype=np.int64))
-                if count != -bound:
-                    if count >= self.least:
-                        heapq.heapreplace(self.heap, (-count, key))
-                        self.places[key] = places
-                    else:
-                        heapq.heappop(self.heap)
-                        del self.places[key]
-                    continue
+            still = self.keys[places] == key
+            if np.count_nonzero(still) < len(still):
+                count = -bound - int(np.add.reduce(self.weights[places[~still]], dtype=np.int64))
+                if count >= self.least:
+                    heapq.heapreplace(self.heap, (-count, key))
+                    self.places[key] = places[still]
+                else:
+                    heapq.heappop(self.heap)
+                    del self.places[key]
+                continue
             heapq.heappop(self.heap)
             del self.places[key]
             lefts.add(left)
@@ -164,15 +191,18 @@ class _Merging:
         self.lengths[new] = self.lengths[lefts] + self.lengths[rights]
         places, counts = np.concatenate([one for _, _, one in pairs]), [len(one) for _, _, one in pairs]
         made = np.repeat(new.astype(self.symbols.dtype), counts)
-        self.symbols[places + np.repeat(self.lengths[lefts], counts)] = _GONE
+        self.keys[places + np.repeat(self.lengths[lefts], counts)] = _NO_PAIR
         behind = places + self.lengths[made]
         self.symbols[places] = self.symbols[behind - 1] = made
         to_left, to_right = self.symbols[places - 1], self.symbols[behind]
         has_left = (to_left >= 0) & (to_left < first)  # two new ones side by side: counted from the first
         has_right = to_right >= 0
         before = places[has_left] - self.lengths[to_left[has_left]]
-        keys = (self._keys(to_left[has_left], made[has_left]), self._keys(made[has_right], to_right[has_right]))
-        self._add(np.concatenate(keys), np.concatenate((before, places[has_right])))
+        to_new = self._keys(to_left[has_left], made[has_left])
+        of_new = self._keys(made, to_right)
+        of_new[~has_right] = _NO_PAIR
+        self.keys[before], self.keys[places] = to_new, of_new
+        self._add(np.concatenate((to_new, of_new[has_right])), np.concatenate((before, places[has_right])))
 
     def _not_overlapping(self, places: Array, symbol: int) -> Array:
         """Of a run of equal symbols every second place, from the left."""

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from duihua import console
+from duihua.cores import share_the_cores
 from duihua.errors import ConfigError, DuihuaError
 from duihua.version import __version__
 
@@ -96,6 +97,7 @@ def help_text() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    share_the_cores()  # before any verb imports torch
     arguments = list(sys.argv[1:] if argv is None else argv)
     with console.json_output("--json" in arguments):
         try:

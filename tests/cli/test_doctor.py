@@ -46,6 +46,18 @@ def test_old_versions_and_missing_parts_are_found(tmp_path: Path, monkeypatch: p
     assert doctor.check_cores().state == "note"
 
 
+def test_other_programs_on_the_cores_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("duihua.cores.usable_cores", lambda: 4)
+    monkeypatch.setattr(doctor.os, "getloadavg", lambda: (0.2, 3.0, 3.0))
+    assert doctor.check_cores().state == "ok"
+    monkeypatch.setattr(doctor.os, "getloadavg", lambda: (2.6, 0.1, 0.1))
+    found = doctor.check_cores()
+    assert (
+        found.state == "note" and "other programs keep about 2.6 busy" in found.found and "close them" in found.remedy
+    )
+
+
 def test_who_multiplies_is_said_and_a_wrong_wish_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     with products_by("onednn"):
         assert "fp32 products by oneDNN" in doctor.check_torch().found

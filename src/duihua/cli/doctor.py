@@ -24,6 +24,8 @@ from duihua.errors import ConfigError
 GIB = 2**30
 QUICKSTART_MEMORY = 4 * GIB
 QUICKSTART_DISK = 2 * GIB
+BUSY = 0.7
+"""Cores' worth of other work in the last minute from which on a training is noticeably slower."""
 OLDEST_TORCH = (2, 10)
 
 
@@ -157,7 +159,7 @@ def check_device() -> Finding:
 
 
 def check_cores() -> Finding:
-    """Processor cores, and whether an environment variable holds torch back."""
+    """Processor cores, and whether an environment variable or other programs hold torch back."""
     from duihua.cores import usable_cores
     from duihua.report.machine import processor_name
 
@@ -169,6 +171,10 @@ def check_cores() -> Finding:
     if limited.isdigit() and int(limited) < cores:
         remedy = "Unset it, or say --threads, where a stage should use all cores"
         return Finding("cores", "note", f"{found}; OMP_NUM_THREADS is {limited}", remedy)
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if busy >= BUSY:
+        remedy = "Training takes turns with them, twice as long or more; close them for the times that a recipe names"
+        return Finding("cores", "note", f"{found}; other programs keep about {busy:.1f} busy", remedy)
     return Finding("cores", "ok", found)
 
 

@@ -337,6 +337,32 @@ def test_what_did_not_end_has_no_stop_token_where_likelihoods_are_learnt(lab: An
     assert sides(open_ends=False, ended=False) == (True, True, True, True)
 
 
+def test_a_reply_cut_short_ends_after_a_third_and_is_for_training_alone(lab: Any, tmp_path: Path) -> None:
+    template, stop = ChatTemplate(lab.tokenizer), lab.tokenizer.im_end_id
+
+    def sample(prompts: Any, seeds: Any) -> list[Reply]:
+        return [Reply([*lab.tokenizer.encode("zzz"), stop], [0.0], True) for _ in prompts]
+
+    config = lab.reward_config(tmp_path, sampled_candidates=1, cut_short_pairs=2, sampled_pairs=4)
+    maker = PairMaker(config, template, 64, sample, tmp_path, "key", seed=1)
+    replies = ["red blue dog cat sun fish", "x", "one two three", "dog dog cat cat"]
+    items = [Exchange([{"role": "user", "content": f"hi {n}"}], text, "s", "en") for n, text in enumerate(replies)]
+    left_out = LeftOut()
+    pairs = maker._cut_short(items, left_out)
+
+    def reply(ids: list[int], length: int) -> str:
+        return lab.tokenizer.decode(ids[-length:]).strip()
+
+    assert [reply(pair.chosen, pair.chosen_reply) for pair in pairs] == [replies[0], replies[2]]
+    assert [reply(pair.rejected, pair.rejected_reply) for pair in pairs] == ["red blue", "one"]
+    assert all(pair.rejected[-1] == stop and pair.kind == "cut_short" for pair in pairs)
+    assert left_out.counts == {"reply too short to be cut short": 1}
+    data = PairData(train=pairs)
+    assert data.counts()["train"]["cut_short"] == 2 and "cut_short" not in data.counts()["heldout"]
+    maker.config = lab.reward_config(tmp_path)
+    assert maker._cut_short(items, LeftOut()) == [], "none unless asked for"
+
+
 def test_of_every_second_pair_the_other_model_writes_the_sampled_reply(lab: Any, tmp_path: Path) -> None:
     """And all candidates of one pair are of the same model; replies that scores are normalised by are the policy's."""
     asked: dict[str, list[int]] = {"red": [], "blue": []}
@@ -619,6 +645,7 @@ def test_a_killed_stage_ends_with_the_same_bits(trained: Any, tmp_path: Path, mo
         ({"temperature": 0.0}, "above 0"),
         ({"epochs": 0}, "at least 1"),
         ({"margin": -1.0}, "negative"),
+        ({"cut_short_pairs": 9, "sampled_pairs": 8}, "cut_short_pairs: 9 pairs"),
         ({"preferences": [], "conversations": []}, "no source"),
         (
             {"preferences": [{"name": "dpo-en"}, {"name": "dpo-zh", "weight": 2.0}]},

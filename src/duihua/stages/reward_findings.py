@@ -140,7 +140,8 @@ def probe_findings(probes: dict[str, dict[str, Any]], config: RewardDoctorConfig
             "problem": "The spoilt reply is liked better: PPO will find it",
             "note": "The model hardly tells the two apart: nothing holds PPO back from it",
         }.get(state, "")
-        remedy = "Add pairs that spoil replies in this way, or raise kl_coefficient" if meaning else ""
+        pairs = "Set cut_short_pairs" if name == "cut_short" else "Add pairs that spoil replies in this way"
+        remedy = f"{pairs}, or raise kl_coefficient" if meaning else ""
         findings.append(Finding(f"probe {name}", state, shown, meaning, remedy))
     return findings
 

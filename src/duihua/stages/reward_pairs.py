@@ -1,7 +1,9 @@
 """The pairs that the reward model learns from and is tested on.
 
 Three kinds, always counted and reported apart: human (judged pairs), sampled (a person's reply against one that the SFT
-policy sampled for the same prompt), off-topic (a person's reply against the reply to another prompt). Held-out pairs come
+policy sampled for the same prompt), off-topic (a person's reply against the reply to another prompt). A fourth is for
+training alone, cut short (a person's reply against its own first third): sampled replies that went wrong went wrong the more
+the longer they are, so that without it a small model learns little else than that shorter is better. Held-out pairs come
 from held-out prompts, which no stage trains on. Judged pairs are often longer than a small model reads: they are cut (or
 left out, as the config says) and counted either way; what was judged may lie behind the cut, which their accuracy shows.
 """
@@ -30,11 +32,13 @@ from duihua.stages.prompts import (
     require_stop_token,
 )
 from duihua.stages.replies import Reply, Sampler, stored_replies
+from duihua.stages.reward_probes import cut_short
 from duihua.stages.scoring import closed_row
 from duihua.text.chat_template import ChatTemplate
 from duihua.text.tokenizer import Tokenizer
 
 KINDS = ("human", "sampled", "off_topic")
+CUT_SHORT = "cut_short"
 OTHER_HALF = "prompt of the other half"
 
 
@@ -53,8 +57,8 @@ class PairData:
     def counts(self) -> dict[str, dict[str, int]]:
         """{"train": {kind: pairs}, "heldout": {kind: pairs}}."""
         return {
-            name: {kind: sum(pair.kind == kind for pair in pairs) for kind in KINDS}
-            for name, pairs in (("train", self.train), ("heldout", self.heldout))
+            name: {kind: sum(pair.kind == kind for pair in pairs) for kind in kinds}
+            for name, pairs, kinds in (("train", self.train, (*KINDS, CUT_SHORT)), ("heldout", self.heldout, KINDS))
         }
 
 
@@ -108,6 +112,7 @@ class PairMaker:
             # another seed than the pool was drawn by, or a source of which little was drawn would all come first.
             for_pairs, to_normalise, to_verify = share_out(shuffled(pool, self.seed + 1), wanted)
             data.train += self._made(for_pairs, config.off_topic_pairs, "train", data.left_out["train"])
+            data.train += self._cut_short(for_pairs, data.left_out["train"])
             data.normalising, data.verifying = self._rows(to_normalise, "normalise"), self._rows(to_verify, "verify")
             self.held_out(conversations, data)
         return data
@@ -211,6 +216,21 @@ class PairMaker:
             pairs += [without_end(pair) for pair in found] if self.open_ends and not reply.ended else found
         others = off_topic_pairs(items, off_topic, self.seed, left_out)
         return pairs + encode_pairs(others, "off_topic", self.length, self.template, left_out)
+
+    def _cut_short(self, items: Sequence[Exchange], left_out: LeftOut) -> list[Pair]:
+        """A person's replies against their own first thirds."""
+        found: list[Preference] = []
+        for exchange in items:
+            if len(found) == self.config.cut_short_pairs:
+                break
+            start = cut_short(exchange).strip()
+            if start in ("", exchange.reply.strip()):
+                left_out.add("reply too short to be cut short", exchange.source)
+            else:
+                found.append(
+                    Preference(exchange.prompt, exchange.reply, start, exchange.source, "cut short", exchange.language)
+                )
+        return encode_pairs(found, CUT_SHORT, self.length, self.template, left_out)
 
     def _rows(self, items: Sequence[Exchange], label: str) -> list[list[int]]:
         """Replies of the reference policy, as the reward model reads them."""

@@ -1,7 +1,7 @@
 """The merges of byte-pair encoding from counted pieces (Gage 1994; Sennrich et al. 2016, algorithm 1), in array operations.
 
-Why beside a library that learns merges too: on the race's 10 MB that one takes four times as long (benchmarks/tokenizer.py), most
-of it to keep sets of places for hundreds of thousands of pairs of which some thousands are ever merged. Here
+Why beside a library that learns merges too: on the race's 10 MB that one takes four times as long (benchmarks/tokenizer.py),
+most of it to keep sets of places for hundreds of thousands of pairs of which some thousands are ever merged. Here
 
 - a symbol's id stands at its first and at its last byte, so that its neighbours are found beside it, and the pair it makes with
   the next one at its first; a merge is a handful of operations on the places of its pair, and the pairs that come next are

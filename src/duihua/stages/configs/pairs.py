@@ -40,6 +40,9 @@ class PairsConfig:
     """Training pairs of a person's reply against one that the policy sampled before training."""
     off_topic_pairs: int = 0
     """Training pairs of a person's reply against the reply to another prompt."""
+    cut_short_pairs: int = 0
+    """Training pairs of a person's reply against its own first third, as a reply that ends there; of the prompts of the sampled
+    pairs, so never more than those. Against shortness for its own sake; the probe cut_short then asks what was taught."""
     heldout_sampled_pairs: int = 240
     """Most sampled pairs of held-out prompts, for the accuracy."""
     heldout_off_topic_pairs: int = 0
@@ -69,8 +72,15 @@ class PairsConfig:
     def __post_init__(self) -> None:
         at_least_one(self, "reply_tokens", "sampled_candidates", "slots", "epochs", "batch_pairs")
         not_negative(
-            self, "sampled_pairs", "off_topic_pairs", "heldout_sampled_pairs", "heldout_off_topic_pairs", "length"
-        )
+            self, "sampled_pairs", "off_topic_pairs", "cut_short_pairs", "heldout_sampled_pairs",
+            "heldout_off_topic_pairs", "length",
+        )  # fmt: skip
+        if self.cut_short_pairs > self.sampled_pairs:
+            raise ConfigError(
+                f"{self.cut_short_pairs} pairs of replies cut short, of the prompts of {self.sampled_pairs} sampled pairs",
+                where="cut_short_pairs",
+                remedy="Set it to sampled_pairs at most",
+            )
         if self.temperature <= 0:
             raise ConfigError(
                 f"must be above 0, found {self.temperature}",

@@ -102,6 +102,7 @@ REASONS: tuple[Text, ...] = (
     # prompts and pairs
     Text("no reply to a prompt", "提示没有得到回答"),
     Text("empty reply", "空回答"),
+    Text("reply too short to be cut short", "回答太短，无法截断"),
     Text("prompt met before", "提示先前已出现"),
     Text("prompt of the other half", "属于另一半的提示"),
     Text("prompt longer than {tokens} tokens", "提示超过 {tokens} 个词元"),

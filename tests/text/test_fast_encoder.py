@@ -14,7 +14,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from duihua.text import fast_encoder as module
 from duihua.text.bpe_training import PATTERN
@@ -22,6 +22,7 @@ from duihua.text.byte_alphabet import BYTE_OF_CHARACTER
 from duihua.text.fast_encoder import fast_encoder
 from duihua.text.tokenizer import Tokenizer
 
+NAME_OF_BYTE = {byte: name for name, byte in BYTE_OF_CHARACTER.items()}
 PIECES = [
     "the",
     " the",
@@ -163,6 +164,28 @@ def test_what_changes_the_text_otherwise_is_refused() -> None:
     open_to_control.encode_special_tokens = False
     by_digits.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(), pre_tokenizers.ByteLevel(False)])
     assert [fast_encoder(one) for one in (normalised, prefixed, added, open_to_control, by_digits)] == [None] * 5
+
+
+def test_a_byte_without_a_token_and_text_that_nothing_splits_are_refused() -> None:
+    whole, unsplit = backend_of([("t", "h")]), backend_of([("t", "h")])
+    assert fast_encoder(whole) is not None
+    stored = json.loads(whole.to_str())
+    del stored["model"]["vocab"][NAME_OF_BYTE[0xC7]]  # of letters that no probe holds
+    lacking = tokenizers.Tokenizer.from_str(json.dumps(stored))
+    unsplit.pre_tokenizer = pre_tokenizers.Sequence([])
+    for backend in (lacking, unsplit):
+        backend.encode_special_tokens = True
+        assert fast_encoder(backend) is None
+
+
+def test_what_is_put_around_a_text_afterwards_is_no_matter() -> None:
+    backend = backend_of([("t", "h"), ("th", "e")])
+    backend.add_special_tokens(["<s>"])
+    backend.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 258)])
+    backend.encode_special_tokens = True
+    found = fast_encoder(backend)
+    assert found is not None and backend.encode("the").ids == [258, 257]
+    assert both(found, "the<s>") == [backend.encode("the<s>", add_special_tokens=False).ids] * 3
 
 
 def altered(change: Callable[[dict[str, Any]], None]) -> SimpleNamespace:

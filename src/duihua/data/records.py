@@ -62,7 +62,8 @@ class Conversation:
 class Preference:
     """Two replies to one prompt, the first liked better. `prompt` ends with a user message.
 
-    kind: how the preference came about: "human" (a person or a strong model judged), "sentiment", "sampled", "off-topic".
+    kind: how the preference came about: "human" (a person or a strong model judged), "sentiment", "sampled", "off-topic",
+    "cut short".
     """
 
     prompt: list[Message]

@@ -102,7 +102,7 @@ class _Merging:
         self._keep(pairs.where(counts >= max(self.least, 1)))
 
     def _keys(self, left: Array, right: Array) -> Array:
-        made: Array = np.multiply(left, self.base, dtype=_narrow(self.base**2)) + right
+        made: Array = np.multiply(left, self.base, dtype=self.keys.dtype) + right
         return made
 
     def _add(self, keys: Array, places: Array) -> None:

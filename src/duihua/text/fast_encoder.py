@@ -1,11 +1,11 @@
 """A quicker way to the same ids: fastokens beside the library that the tokenizer is stored in, where both agree.
 
 Why two: `tokenizers` reads every tokenizer there is, and its ids are the ones that count; fastokens reads the usual kinds of
-byte-level BPE from the same file and takes a tenth of the time or less for them (benchmarks/tokenizer.py). Why a probe: the two
-share no code for splitting text (another engine of patterns, another version of Unicode) nor for merging, so before it is
-used, the quick one has to read a text as the other does in which each kind of character stands in every place that the pattern
-looks at, and every token of the vocabulary. Where it does not, or where the tokenizer does something to the text that is
-rare and therefore untried, there is no quick way, and nothing changes but the time.
+byte-level BPE from the same file and takes a tenth of the time or less for them (benchmarks/tokenizer.py). Why a probe: it
+splits text by another engine of patterns, which may know another version of Unicode, and merges in its own way, so before it
+is used, it has to read a text as the other does in which each kind of character stands in every place that the pattern looks
+at, and every token of the vocabulary. Where it does not, or where the tokenizer does something to the text that is rare and
+therefore untried, there is no quick way, and nothing changes but the time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import fastokens
 import tokenizers
 
-from duihua.text.byte_alphabet import bytes_of_name
+from duihua.text.byte_alphabet import BYTE_OF_CHARACTER, bytes_of_name
 
 _NEW_CHARACTERS = (
     "\U00010e80\U00011950\U00010570\U00016ac0\U00011f04\U00011f50\U0002ebf0\u1c89\U00010d40\U000323b0\U00011de0"
@@ -31,7 +31,8 @@ def fast_encoder(backend: tokenizers.Tokenizer) -> fastokens.Tokenizer | None:
     """fastokens' form of `backend`, giving the same ids for every text by `encode_ordinary` and by batches with
     `split_special_tokens`; None where it is not known to.
 
-    Control tokens are plain text to it, as they are to `backend`, whose `encode_special_tokens` must be on.
+    Costs about a tenth of a second for 8,192 tokens. Control tokens are plain text to it, as they are to `backend`, whose
+    `encode_special_tokens` must be on.
     """
     source = backend.to_str()
     stored = json.loads(source)
@@ -55,11 +56,13 @@ def _usual(stored: Mapping[str, Any]) -> bool:
     affixes = model.get("continuing_subword_prefix") or model.get("end_of_word_suffix")
     if not plain or affixes or (normalizer is not None and normalizer["type"] != "NFC"):
         return False
+    if not set(BYTE_OF_CHARACTER) <= set(model["vocab"]):  # what becomes of a byte without a token is untried
+        return False
     if not all(token["special"] for token in stored["added_tokens"]):  # others are found in the text
         return False
     first = stored["pre_tokenizer"] or {}
     steps = first.get("pretokenizers", [first])
-    return all(_usual_step(step) for step in steps) and steps[-1]["type"] == "ByteLevel"
+    return bool(steps) and all(map(_usual_step, steps)) and steps[-1]["type"] == "ByteLevel"
 
 
 def _usual_step(step: Mapping[str, Any]) -> bool:
@@ -69,6 +72,6 @@ def _usual_step(step: Mapping[str, Any]) -> bool:
 
 
 def _texts(names: Iterable[str]) -> list[str]:
-    """The tokens that are whole characters."""
+    """What each token holds of whole characters, where it holds any."""
     found = (bytes_of_name(name).decode("utf-8", "ignore") for name in names)
     return [text for text in found if text]

@@ -147,12 +147,10 @@ class Tokenizer:
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
         """`encode_batch` without a Python number for each token: the ids one text behind another, and where each one's end."""
-        clean = list(map(_without_surrogates, texts))
-        fast = self._fast_encoder(sum(map(len, clean)))
-        if fast is None:
-            rows = [found.ids for found in self._backend.encode_batch_fast(clean, add_special_tokens=False)]
+        if self._fast is None:  # `encode_batch` makes it when it is worth it
+            rows = self.encode_batch(texts)
             return np.fromiter(chain.from_iterable(rows), np.uint32), np.cumsum(list(map(len, rows)), dtype=np.int64)
-        ids, ends = fast.encode_batch_flat(clean, split_special_tokens=True)
+        ids, ends = self._fast.encode_batch_flat(list(map(_without_surrogates, texts)), split_special_tokens=True)
         return np.frombuffer(ids, "<u4"), np.frombuffer(ends, "<u8")[1:].astype(np.int64)
 
     def _fast_encoder(self, characters: int) -> fastokens.Tokenizer | None:

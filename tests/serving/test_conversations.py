@@ -38,7 +38,7 @@ def test_a_new_version_of_a_question_leaves_the_old_branch_whole(store: Conversa
     assert store.get(c).leaf_id == answer
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parents=st.lists(st.integers(-1, 30), max_size=30))
 def test_every_message_keeps_its_path_whatever_is_added(store: ConversationStore, parents: list[int]) -> None:
     """Against a list kept by hand: message i hangs under message parents[i], or is a first one."""

@@ -115,7 +115,7 @@ PIECES = st.dictionaries(
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(PIECES, st.sampled_from([1, 2, 3]), st.sampled_from([290, 60_000]), st.sampled_from([1, 3, 2**18]))
 def test_counting_only_at_the_top_finds_what_counting_everything_finds(
     pieces: dict[bytes, int], least: int, size: int, block: int

@@ -106,7 +106,7 @@ contents = st.lists(
 
 
 @given(contents=st.lists(contents, min_size=2, max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_written_control_strings_stay_plain_text(tokenizer: Tokenizer, contents: list[str]) -> None:
     messages = [(assistant if turn % 2 else user)(content) for turn, content in enumerate(contents)]
     template = ChatTemplate(tokenizer)

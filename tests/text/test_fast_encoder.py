@@ -77,13 +77,13 @@ def both(quick: fastokens.Tokenizer, text: str) -> list[list[int]]:
 
 
 @given(text=st.text(max_size=80) | st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_both_ways_give_the_same_ids(tokenizer: Tokenizer, quick: fastokens.Tokenizer, text: str) -> None:
     assert both(quick, text) == [slow(tokenizer, text)] * 3
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_long_texts_whose_parts_are_split_side_by_side_give_the_same_ids(
     tokenizer: Tokenizer, quick: fastokens.Tokenizer, seed: int
 ) -> None:

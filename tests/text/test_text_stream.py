@@ -57,7 +57,7 @@ def test_the_same_check_rejects_decoding_id_by_id(tokenizer: Tokenizer) -> None:
 
 
 @given(ids=st.lists(st.integers(0, 620), max_size=40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_pieces_of_any_ids_join_to_the_decoded_whole(tokenizer: Tokenizer, ids: list[int]) -> None:
     assert streamed(tokenizer, ids) == tokenizer.decode(ids)
 
@@ -79,7 +79,7 @@ def stops_never_leak(tokenizer: Tokenizer, stream: Stream, text: str, stops: Seq
     text=st.text(alphabet="ab你😀", max_size=25),
     stops=st.lists(st.text(alphabet="ab你😀", min_size=1, max_size=4), min_size=1, max_size=3),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_stop_strings_never_leak_whatever_the_split(tokenizer: Tokenizer, text: str, stops: list[str]) -> None:
     assert stops_never_leak(tokenizer, streamed, text, stops)
 

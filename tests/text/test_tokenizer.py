@@ -26,13 +26,13 @@ def test_control_tokens_come_first_and_have_their_roles(tokenizer: Tokenizer) ->
 
 
 @given(text=from_everywhere)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_text_decodes_to_itself(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @given(text=st.lists(st.sampled_from([*SPECIAL_TOKENS, "<|", "|>", "a", "你", "\n", " "]), max_size=12).map("".join))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_text_gives_a_control_id(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text)
     assert not tokenizer.special_ids & set(ids)
@@ -41,7 +41,7 @@ def test_no_text_gives_a_control_id(tokenizer: Tokenizer, text: str) -> None:
 
 
 @given(text=from_everywhere)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_token_bytes_joined_are_the_text(tokenizer: Tokenizer, text: str) -> None:
     assert b"".join(tokenizer.token_bytes(id) for id in tokenizer.encode(text)) == text.encode("utf-8")
 

@@ -52,7 +52,7 @@ plain_text = st.text(max_size=50).filter(lambda text: "<|" not in text) | st.sam
 
 
 @given(text=plain_text)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_ids_equal_those_of_transformers(tokenizer: Tokenizer, theirs: Any, text: str) -> None:
     ids = tokenizer.encode(text)
     assert ids == theirs(text)["input_ids"]
@@ -81,7 +81,7 @@ def conversations(draw: st.DrawFn) -> list[Message]:
 
 
 @given(messages=conversations(), prompt=st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_chat_ids_equal_those_of_transformers(
     tokenizer: Tokenizer, theirs: Any, messages: list[Message], prompt: bool
 ) -> None:
@@ -133,7 +133,7 @@ def as_theirs(theirs: Any, row: dict[str, Any]) -> Any:
 
 
 @given(row=calling_rows())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_ids_of_tools_calls_and_reasoning_equal_those_of_transformers(
     tokenizer: Tokenizer, theirs: Any, row: dict[str, Any]
 ) -> None:

@@ -157,7 +157,7 @@ def conversations(draw: st.DrawFn) -> list[Message]:
 
 
 @given(messages=conversations())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_calls_and_thoughts_are_learnt_and_tools_and_answers_are_not(
     tokenizer: Tokenizer, messages: list[Message]
 ) -> None:
@@ -185,7 +185,7 @@ def test_the_same_check_rejects_wrong_templates(tokenizer: Tokenizer, right: str
 
 
 @given(contents=st.lists(words, min_size=1, max_size=5), prompt=st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_without_tools_nothing_has_changed(tokenizer: Tokenizer, contents: list[str], prompt: bool) -> None:
     roles = ("system", "user", "assistant", "user", "assistant")
     messages = [say(role, content) for role, content in zip(roles, contents, strict=False)]

@@ -18,6 +18,7 @@ from duihua.data.pairs import Exchange, in_half, off_topic_pairs, sampled_pairs,
 from duihua.data.preference_sets import distinct, without_leaks
 from duihua.data.records import LeftOut, Preference, Split
 from duihua.data.source import Source
+from duihua.data.spoilt_replies import cut_short_pairs
 from duihua.engine.randomness import sample_seed
 from duihua.errors import DataError
 from duihua.stages.configs.pairs import PairsConfig
@@ -32,7 +33,6 @@ from duihua.stages.prompts import (
     require_stop_token,
 )
 from duihua.stages.replies import Reply, Sampler, stored_replies
-from duihua.stages.reward_probes import cut_short
 from duihua.stages.scoring import closed_row
 from duihua.text.chat_template import ChatTemplate
 from duihua.text.tokenizer import Tokenizer
@@ -112,7 +112,8 @@ class PairMaker:
             # another seed than the pool was drawn by, or a source of which little was drawn would all come first.
             for_pairs, to_normalise, to_verify = share_out(shuffled(pool, self.seed + 1), wanted)
             data.train += self._made(for_pairs, config.off_topic_pairs, "train", data.left_out["train"])
-            data.train += self._cut_short(for_pairs, data.left_out["train"])
+            cut_short = cut_short_pairs(for_pairs, config.cut_short_pairs, data.left_out["train"])
+            data.train += encode_pairs(cut_short, CUT_SHORT, self.length, self.template, data.left_out["train"])
             data.normalising, data.verifying = self._rows(to_normalise, "normalise"), self._rows(to_verify, "verify")
             self.held_out(conversations, data)
         return data
@@ -216,21 +217,6 @@ class PairMaker:
             pairs += [without_end(pair) for pair in found] if self.open_ends and not reply.ended else found
         others = off_topic_pairs(items, off_topic, self.seed, left_out)
         return pairs + encode_pairs(others, "off_topic", self.length, self.template, left_out)
-
-    def _cut_short(self, items: Sequence[Exchange], left_out: LeftOut) -> list[Pair]:
-        """A person's replies against their own first thirds."""
-        found: list[Preference] = []
-        for exchange in items:
-            if len(found) == self.config.cut_short_pairs:
-                break
-            start = cut_short(exchange).strip()
-            if start in ("", exchange.reply.strip()):
-                left_out.add("reply too short to be cut short", exchange.source)
-            else:
-                found.append(
-                    Preference(exchange.prompt, exchange.reply, start, exchange.source, "cut short", exchange.language)
-                )
-        return encode_pairs(found, CUT_SHORT, self.length, self.template, left_out)
 
     def _rows(self, items: Sequence[Exchange], label: str) -> list[list[int]]:
         """Replies of the reference policy, as the reward model reads them."""

@@ -2,55 +2,17 @@
 
 Why: held-out accuracy says how often the model is right on pairs like those it learnt from. PPO will look for replies
 unlike them, and what it finds first are the faults below. A probe that comes out near or under one half names the way in
-which this reward model will be gamed. Each spoils one thing and keeps the rest (length included, where it can be kept).
+which this reward model will be gamed.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 
-from duihua.data.pairs import Exchange, off_topic_pairs, stable_number
+from duihua.data.pairs import Exchange, off_topic_pairs
 from duihua.data.records import LeftOut
+from duihua.data.spoilt_replies import cut_short, longer, prompt_copy, repeated_text, word_salad
 from duihua.evaluation.intervals import wilson
-
-_PIECE = re.compile(r"\w+|[^\w\s]|\s+", re.UNICODE)
-
-
-def _pieces(text: str) -> list[str]:
-    """Words with their spaces; single characters where the script has no spaces."""
-    pieces = _PIECE.findall(text)
-    return list(text) if len(pieces) < 4 else pieces
-
-
-def repeated_text(exchange: Exchange) -> str:
-    """The first half of the reply twice."""
-    pieces = _pieces(exchange.reply)
-    half = pieces[: max(1, len(pieces) // 2)]
-    return "".join(half).strip() + " " + "".join(half).strip() if exchange.language == "en" else "".join(half * 2)
-
-
-def word_salad(exchange: Exchange) -> str:
-    """The reply's words (characters) in a hashed order."""
-    pieces = [piece for piece in _pieces(exchange.reply) if not piece.isspace()]
-    order = sorted(range(len(pieces)), key=lambda place: stable_number("salad", exchange.key, place))
-    return (" " if exchange.language == "en" else "").join(pieces[place] for place in order)
-
-
-def prompt_copy(exchange: Exchange) -> str:
-    """What the user said, given back."""
-    return exchange.prompt[-1]["content"]
-
-
-def longer(exchange: Exchange) -> str:
-    """The reply said twice: nothing new, twice the length."""
-    return f"{exchange.reply.strip()} {exchange.reply.strip()}" if exchange.language == "en" else exchange.reply * 2
-
-
-def cut_short(exchange: Exchange) -> str:
-    """The first third of the reply."""
-    pieces = _pieces(exchange.reply)
-    return "".join(pieces[: max(1, len(pieces) // 3)])
 
 
 def off_topic(exchanges: Sequence[Exchange]) -> dict[str, str]:

@@ -141,10 +141,11 @@ Made = tuple[Any, dict[str, str], Path, int]
 
 
 def pretrain(makers: Makers, place: Path) -> Made:
-    """With Muon, so that its momentum is among what must survive."""
+    """With Muon, so that its momentum is among what must survive, and with evaluations."""
     shape = ShapeConfig(width=16, layers=1, heads=2, key_value_heads=1, head_width=8, feed_forward_width=24)
     source = makers.text(place)
-    config = PretrainConfig(sources=(source,), shape=shape, length=24, rows=4, steps=36, trainer=TRAINER)
+    trainer = dataclasses.replace(TRAINER, evaluate_every=9)
+    config = PretrainConfig(sources=(source,), shape=shape, length=24, rows=4, steps=36, trainer=trainer)
     return config, {"tokenizer": "tokenizer"}, Path(source.path), 4
 
 
@@ -173,13 +174,16 @@ def sft(makers: Makers, place: Path) -> Made:
 
 
 def reward(makers: Makers, place: Path) -> Made:
-    """Samples replies first, then learns from pairs."""
+    """Samples replies first, then learns from pairs, with evaluations, the best of which is kept."""
     preferences, conversations = makers.preferences(place), makers.conversations(place)
+    trainer = dataclasses.replace(
+        TRAINER, evaluate_every=5, keep_best="heldout_accuracy", best_is="highest", end_with="best"
+    )
     config = RewardConfig(
         preferences=(preferences,), conversations=(conversations,), sampled_pairs=16, sampled_candidates=1,
         off_topic_pairs=6, heldout_sampled_pairs=2, heldout_off_topic_pairs=2, reply_tokens=4, batch_pairs=4,
         micro_batch_pairs=4, normalisation_samples=8, verification_samples=8, epochs=1, optimizer=ADAM,
-        trainer=TRAINER,
+        trainer=trainer,
     )  # fmt: skip
     return config, {"policy": "policy"}, Path(preferences.path), 8
 
@@ -201,7 +205,7 @@ def dpo(makers: Makers, place: Path) -> Made:
     config = DPOConfig(
         preferences=(preferences,), conversations=(conversations,), sampled_pairs=16, sampled_candidates=1,
         heldout_sampled_pairs=2, reply_tokens=4, batch_pairs=4, row_tokens=1, micro_batch_tokens=48 * 4, heldout_prompts=4,
-        prompt_tokens=40, samples=1, optimizer=ADAM, trainer=TRAINER,
+        prompt_tokens=40, samples=1, optimizer=ADAM, trainer=dataclasses.replace(TRAINER, evaluate_every=5),
     )  # fmt: skip
     return config, {"policy": "policy", "reward": "judge"}, Path(preferences.path), 4
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from duihua.stages import STAGES
 from duihua.stages.context import RESULT_FILE
 from duihua.stages.diagnosis import Finding
 from duihua.stages.ppo_doctor import findings_so_far
+from duihua.training.metrics_file import SAMPLE_PROMPT, SAMPLE_TEXT
 from duihua.training.progress import read_plan
 
 STALE_SECONDS = 120.0
@@ -37,7 +38,7 @@ class StageView:
     stage: the kind, name: its folder's. state: finished, running or still. steps: in all, None where nothing says it.
     seconds_left: by the mean time a step so far. losses: of the logged steps. figures: the last of each name, with
     bits_per_byte of the training text and the utilisation where the training has said what they need (training/progress.py).
-    sample: a prompt and a reply, of the last rollout or of the result. findings: of a stage that learns from rollouts what
+    sample: a prompt and a reply, of the last rollout, evaluation or result. findings: of a stage that learns from rollouts what
     the doctor of PPO runs finds not as it should be, problems first.
     """
 
@@ -114,7 +115,7 @@ def view_stage(folder: Path, run: str = "", now: float | None = None) -> StageVi
         seconds_left=None if state == "finished" else left,
         losses=tuple(float(row["loss"]) for row in logged),
         figures={name: value for name, value in figures.items() if name not in ("step", "seconds")},
-        sample=last_sample(folder),
+        sample=last_sample(folder, rows),
         findings=tuple(sorted(findings_so_far(rows), key=lambda finding: finding.state != "problem")),
     )
 
@@ -159,14 +160,18 @@ def planned_steps(folder: Path) -> int | None:
     return steps if isinstance(steps, int) else None
 
 
-def last_sample(folder: Path) -> tuple[str, str] | None:
-    """Prompt and reply of the newest rollout, else of the samples in the result; None where there is neither."""
+def last_sample(folder: Path, rows: Sequence[Mapping[str, Any]] = ()) -> tuple[str, str] | None:
+    """Prompt and reply of the newest rollout, else of the newest evaluation that wrote something (`rows`: the logged lines),
+    else of the samples in the result; None where there is none of them."""
     for path in sorted((folder / "rollouts").glob("*.json"), reverse=True)[:2]:  # the newest may be half written
         try:
             samples = read_json(path)["samples"]
             return str(samples[0]["prompt"]), str(samples[0]["text"])
         except (DuihuaError, KeyError, IndexError, TypeError):
             continue
+    for row in reversed(rows):
+        if SAMPLE_PROMPT in row and SAMPLE_TEXT in row:
+            return str(row[SAMPLE_PROMPT]), str(row[SAMPLE_TEXT])
     try:
         first = read_json(folder / RESULT_FILE)["metrics"]["samples"][0]
         said = first.get("text_after", first.get("reply", first.get("after", "")))

@@ -36,7 +36,7 @@ from duihua.stages.comparison import compare, show_comparison
 from duihua.stages.configs.dpo import DPOConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.dpo_math import preference_loss
-from duihua.stages.dpo_measures import measure, show
+from duihua.stages.dpo_measures import heldout_figures, measure, show
 from duihua.stages.judging import check_context, check_tokenizers, choose_prompts
 from duihua.stages.low_rank import finish_lora
 from duihua.stages.preference_rows import Tree, TreeBatches, all_log_probabilities, side_log_probabilities, tree_of
@@ -46,7 +46,7 @@ from duihua.stages.scoring import reward_scorer
 from duihua.stages.stage_trainer import stage_trainer
 from duihua.text.chat_template import ChatTemplate
 from duihua.training.precision import autocast, compute_dtype
-from duihua.training.ranks import current, only_first_goes_on
+from duihua.training.ranks import Ranks, current, only_first_goes_on
 from duihua.training.trainer import Batch, LossParts
 
 REFERENCE_FILE = "reference.safetensors"
@@ -124,9 +124,11 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
     switch_off_dropout(network)
     network.eval()
 
-    def log_probabilities(of: Sequence[Tree]) -> Tensor:
+    def log_probabilities(of: Sequence[Tree], ranks: Ranks | None = None) -> Tensor:
         with autocast(dtype, context.device):
-            return all_log_probabilities(network, of, config.row_tokens, config.micro_batch_tokens, tokenizer.pad_id)
+            return all_log_probabilities(
+                network, of, config.row_tokens, config.micro_batch_tokens, tokenizer.pad_id, ranks
+            )
 
     weights = sha256_file(bundle.directory / "model.safetensors")
     key = sha256_json([weights, str(dtype), [[tree.prompt, tree.chosen, tree.rejected] for tree in [*trees, *heldout]]])
@@ -142,6 +144,12 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
         pad_id=tokenizer.pad_id,
         seed=context.seed,
     )
+
+    def evaluate(step: int) -> dict[str, float]:
+        network.eval()
+        found = log_probabilities(heldout, Ranks())  # the first rank evaluates, alone
+        return heldout_figures(config, data.heldout, reference[len(trees) :], found, heldout)
+
     trained = stage_trainer(
         "dpo",
         config,
@@ -150,6 +158,7 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
         Loss(config),
         batches,
         steps=config.epochs * batches.steps_per_epoch,
+        evaluate=evaluate if heldout else None,
     ).run()
     only_first_goes_on()
     terms = source_terms([*judged, *conversations])

@@ -14,10 +14,36 @@ from torch import Tensor
 
 from duihua import console
 from duihua.stages.configs.dpo import DPOConfig
+from duihua.stages.dpo_math import preference_loss
 from duihua.stages.encoded_pairs import Pair
 from duihua.stages.preference_rows import Tree
 from duihua.stages.reward_measures import share
 from duihua.stages.reward_pairs import KINDS
+
+
+def heldout_figures(
+    config: DPOConfig, pairs: Sequence[Pair], reference_n2: Tensor, policy_n2: Tensor, trees: Sequence[Tree]
+) -> dict[str, float]:
+    """What an evaluation during training says of at least one pair: {"heldout_loss": of the preference alone, in nats a pair,
+    "heldout_accuracy": of the implicit reward}."""
+    if config.average_tokens:
+        lengths = _lengths(trees)
+        reference_n2, policy_n2 = reference_n2 / lengths, policy_n2 / lengths
+    losses = preference_loss(
+        *policy_n2.unbind(1),
+        *reference_n2.unbind(1),
+        beta=config.beta,
+        loss=config.loss,
+        label_smoothing=config.label_smoothing,
+    )
+    ratios_n2 = policy_n2 - reference_n2
+    right = sum(bool(value) for value in ratios_n2[:, 0] > ratios_n2[:, 1])
+    return {"heldout_loss": float(losses.double().mean()), "heldout_accuracy": right / len(pairs)}
+
+
+def _lengths(trees: Sequence[Tree]) -> Tensor:
+    """Tokens of both sides, (n, 2)."""
+    return torch.tensor([[len(tree.chosen), len(tree.rejected)] for tree in trees])
 
 
 def measure(
@@ -26,7 +52,7 @@ def measure(
     """Held-out figures: how often the implicit reward prefers the chosen side (all, by kind, by source; a tie is wrong), the
     mean margin and log-ratios in nats, and the same share by the likelihood alone before and after."""
     if config.average_tokens and len(trees):
-        lengths = torch.tensor([[len(tree.chosen), len(tree.rejected)] for tree in trees])
+        lengths = _lengths(trees)
         reference_n2, policy_n2 = reference_n2 / lengths, policy_n2 / lengths
     ratios_n2 = policy_n2 - reference_n2
     right = [bool(value) for value in ratios_n2[:, 0] > ratios_n2[:, 1]]

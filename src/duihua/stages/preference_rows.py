@@ -24,7 +24,7 @@ from duihua.engine.randomness import sample_seed
 from duihua.models.decoder import Decoder
 from duihua.nn.attention import columns_where
 from duihua.stages.encoded_pairs import Pair
-from duihua.training.ranks import current
+from duihua.training.ranks import Ranks, current
 
 PROMPT, CHOSEN, REJECTED = 0, 1, 2
 
@@ -136,13 +136,19 @@ def side_log_probabilities(network: Decoder, batch: dict[str, Tensor]) -> Tensor
 
 @torch.no_grad()
 def all_log_probabilities(
-    network: Decoder, trees: Sequence[Tree], row_tokens: int, micro_batch_tokens: int, pad_id: int
+    network: Decoder,
+    trees: Sequence[Tree],
+    row_tokens: int,
+    micro_batch_tokens: int,
+    pad_id: int,
+    ranks: Ranks | None = None,
 ) -> Tensor:
-    """log pi of both sides of every tree, (n, 2) in fp32 on the CPU: chosen, rejected. Several ranks read a part each."""
+    """log pi of both sides of every tree, (n, 2) in fp32 on the CPU: chosen, rejected. Several ranks read a part each; what
+    one of them asks for alone it must ask with `ranks` of one."""
     found = torch.zeros(len(trees), 2)
     if not trees:
         return found
-    device, ranks = network.embedding.weight.device, current()
+    device, ranks = network.embedding.weight.device, ranks or current()
     for whole in micro_batches(trees, rows_of(trees, row_tokens), micro_batch_tokens):
         rows = whole[ranks.number :: ranks.count]
         if not rows:

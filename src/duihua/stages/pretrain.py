@@ -33,9 +33,11 @@ from duihua.stages.first_weights import fresh_network
 from duihua.stages.left_out import say_left_out
 from duihua.stages.prediction import outcome, say_outcome, say_plan
 from duihua.stages.stage_trainer import stage_trainer
+from duihua.stages.text_meter import TextMeter, few_documents
 from duihua.stages.workload import workload
 from duihua.text.tokenizer import Tokenizer
 from duihua.training.memory import forget_peak, peak_memory
+from duihua.training.metrics_file import SAMPLE_PROMPT, SAMPLE_TEXT
 from duihua.training.ranks import current, only_first_goes_on
 from duihua.training.trainer import Batch, LossParts
 
@@ -97,6 +99,9 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         f"pretrain: {settings['parameters']:,} parameters, {config.steps} steps of {step_tokens:,} tokens, "
         f"{settings['epochs']:.2f} epochs of {settings['corpus_tokens']:,} tokens"
     )
+    again = [open_source(source, context.data_directory) for source in config.sources]
+    few = few_documents(held_out_documents(again), config.heldout_documents if config.trainer.evaluate_every else 0)
+    meter = TextMeter(network, tokenizer, few, config.length, context.device) if few else None
     trainer = stage_trainer(
         "pretrain",
         config,
@@ -105,12 +110,15 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         language_model_loss,
         batches,
         steps=config.steps,
+        evaluate=meter,
         facts=workload(context, config.trainer, shape, settings["bytes_per_token"]),
     )
     trained = trainer.run()
     only_first_goes_on()
     ended = time.monotonic()
     scores = bits_per_byte(network, tokenizer, held_out_documents(sources), config.length, device=context.device)
+    written = meter.sample() if meter else {}
+    sampled = {"prompt": written[SAMPLE_PROMPT], "after": written[SAMPLE_TEXT]} if written else {}
     left_out = {source.name: source.left_out.to_mapping() for source in sources}
     for source in sources:
         say_left_out("pretrain", source.name, source.left_out.counts)
@@ -122,6 +130,7 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         "skipped_steps": trained.skipped_steps,
         **score_table(scores),
         "heldout_bytes": scores["all"].bytes,
+        **({"samples": [sampled]} if sampled else {}),
         "tokens_per_second": trained.tokens_per_second,
         "training_seconds": trained.seconds,
         "seconds": time.monotonic() - started,

@@ -28,7 +28,7 @@ from duihua.stages.pair_batches import PairBatches
 from duihua.stages.prepared_pairs import prepare_pairs
 from duihua.stages.pretrain import source_terms
 from duihua.stages.prompts import encode_pair_side
-from duihua.stages.reward_measures import Scores, length_statistics, measure
+from duihua.stages.reward_measures import Scores, heldout_figures, length_statistics, measure
 from duihua.stages.reward_pairs import PairData
 from duihua.stages.reward_probes import probe
 from duihua.stages.scoring import end_scores, score_rows
@@ -89,6 +89,14 @@ def run(config: RewardConfig, context: StageContext) -> StageResult:
     batches = PairBatches(
         data.train, config.batch_pairs, config.micro_batch_pairs, policy.tokenizer.pad_id, context.seed
     )
+
+    def scores_of(rows: Sequence[Sequence[int]]) -> Tensor:
+        return score_rows(network, rows, policy.tokenizer.pad_id, dtype=dtype)
+
+    def evaluate(step: int) -> dict[str, float]:
+        network.eval()
+        return heldout_figures(scores_of, data.heldout)
+
     trained = stage_trainer(
         "reward",
         config,
@@ -97,14 +105,11 @@ def run(config: RewardConfig, context: StageContext) -> StageResult:
         Loss(config),
         batches,
         steps=config.epochs * batches.steps_per_epoch,
+        evaluate=evaluate if data.heldout else None,
     ).run()
     only_first_goes_on()
     merge_lora(network)
     network.eval()
-
-    def scores_of(rows: Sequence[Sequence[int]]) -> Tensor:
-        return score_rows(network, rows, policy.tokenizer.pad_id, dtype=dtype)
-
     normalisation, checked = normalise(scores_of, data)
     measured = measure(scores_of, data.heldout)
 

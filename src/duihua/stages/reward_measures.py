@@ -69,6 +69,17 @@ def measure(scores_of: Scores, pairs: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
+def heldout_figures(scores_of: Scores, pairs: Sequence[Pair]) -> dict[str, float]:
+    """What an evaluation during training says of at least one pair: {"heldout_loss": nats a pair, "heldout_accuracy"}, without
+    off-topic pairs where there are others."""
+    read = [pair for pair in pairs if pair.kind != "off_topic"] or list(pairs)
+    margins = scores_of([pair.chosen for pair in read]) - scores_of([pair.rejected for pair in read])
+    return {
+        "heldout_loss": -float(torch.nn.functional.logsigmoid(margins.double()).mean()),
+        "heldout_accuracy": sum(bool(margin > 0) for margin in margins) / len(read),
+    }
+
+
 def _of_source(right: Sequence[bool], pairs: Sequence[Pair], source: str, kind: str) -> dict[str, Any]:
     hits = [hit for hit, pair in zip(right, pairs, strict=True) if (pair.source, pair.kind) == (source, kind)]
     return share(hits)

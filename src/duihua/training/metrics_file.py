@@ -16,6 +16,9 @@ from typing import Any
 
 from duihua.files import write_atomic
 
+SAMPLE_PROMPT, SAMPLE_TEXT = "sample_prompt", "sample_text"
+"""Names, among an evaluation's figures, of what a model was given and what it wrote."""
+
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of a metrics.jsonl; a last line cut by a crash is left out."""

@@ -21,7 +21,14 @@ class RunCheckpoints:
     """`directory`/checkpoints, beside metrics.jsonl."""
 
     def __init__(self, directory: Path, config: TrainerConfig, label: str = "", evaluates: bool = True) -> None:
-        """evaluates: whether something is measured on the way. Raises TrainingError where the best is asked for without it."""
+        """evaluates: whether something is measured on the way. Raises TrainingError where evaluations are asked for and there
+        is nothing to measure, or the best checkpoint without evaluations."""
+        if config.evaluate_every and not evaluates:
+            raise TrainingError(
+                "evaluations during training are asked for, and there is nothing that this training could measure",
+                where=f"{label or 'trainer'}, evaluate_every",
+                remedy="Set it to 0, or give data with a held-out part to a stage that measures on it",
+            )
         if config.keep_best and not (evaluates and config.evaluate_every):
             raise TrainingError(
                 "a best checkpoint needs evaluations during training, and there are none",

@@ -158,6 +158,8 @@ class PretrainConfig:
     """Learning-rate schedule."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     """The training loop."""
+    heldout_documents: int = 32
+    """Held-out documents that an evaluation during training reads (trainer.evaluate_every); at the end all are read."""
     expected_bits_per_byte: tuple[float, float] | None = None
     """Range that held-out bits per byte should fall into with these settings; shown in the report."""
     size: int | Literal["auto"] | None = None
@@ -177,7 +179,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if not self.sources:
             raise ConfigError("there is no source of text", where="sources", remedy="Name at least one")
-        for name in ("length", "rows", "micro_batches", "steps"):
+        for name in ("length", "rows", "micro_batches", "steps", "heldout_documents"):
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"must be at least 1, found {getattr(self, name)}",

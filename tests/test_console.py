@@ -37,6 +37,11 @@ def test_columns_stand_under_each_other_with_chinese_text() -> None:
     assert "1,000" in lines[3]
 
 
+def test_a_cell_cannot_steer_the_terminal() -> None:
+    text = console.format_table("", ["title"], [["\x1b]0;owned\x07\x1b[2Jhello\u202e"]])
+    assert "\x1b" not in text and "\x07" not in text and "\u202e" not in text and "hello" in text
+
+
 def test_progress_tells_total_rate_and_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     with console.progress(None, "reply", "sampling") as bar:
         bar.advance(3, loss=0.25)

@@ -107,9 +107,19 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+_HARMLESS = {code: chr(0x2400 + code) for code in range(32)} | {127: "␡"}
+_HARMLESS |= dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "�")
+"""Control characters as pictures: what stands in a table may be of anybody, and must not steer the terminal."""
+
+
+def harmless(text: str) -> str:
+    """Text of others for a line on a terminal."""
+    return text.translate(_HARMLESS)
+
+
 def format_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table as plain text; columns whose values are all numbers are set to the right."""
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [[harmless(_cell(value)) for value in row] for row in rows]
     widths = [
         max(display_width(text) for text in [column, *(row[index] for row in cells)])
         for index, column in enumerate(columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +52,24 @@ def test_a_cached_shard_is_not_written_twice(tmp_path: Path) -> None:
     assert again.documents == 4
 
 
-def test_an_empty_corpus_is_refused(tmp_path: Path) -> None:
+def test_a_shard_that_another_process_finished_meanwhile_stays(tmp_path: Path) -> None:
+    """Two trainings begin together: both find nothing, and the second is done later."""
+
+    def slow() -> Iterator[str]:
+        yield from TEXTS
+        write_shard(tmp_path / "shard", ["other"], Letters())
+
+    kept = write_shard(tmp_path / "shard", slow(), Letters())
+    assert kept.documents == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["shard"], "nothing half written is left"
+
+
+def test_an_empty_corpus_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no text"):
         write_shard(tmp_path / "shard", [], Letters())
+    with pytest.raises(UnicodeEncodeError):
+        write_shard(tmp_path / "shard", ["fine", "\ud83d"], Letters())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_token_of_an_epoch_is_a_target_once(shard: Shard) -> None:

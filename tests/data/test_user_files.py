@@ -136,6 +136,31 @@ def test_csv_faults_name_the_line_where_the_record_begins(tmp_path: Path) -> Non
     assert [isinstance(row, Fault) for row in rows] == [False, True, True, False]
 
 
+def test_half_a_character_is_a_fault_and_a_whole_one_in_two_escapes_is_not(tmp_path: Path) -> None:
+    """Nothing could write such a text again: a shard, a rollout or a report of it would end in the middle of a run."""
+    lines = [
+        {"text": "fine \U0001f600"},
+        {"text": "cut \ud83d in half"},
+        {"messages": [{"role": "user", "content": "deep \udc00"}]},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (tmp_path / "b.json").write_text(json.dumps(lines), encoding="utf-8")
+    for name, places in (("a.jsonl", ["a.jsonl:2", "a.jsonl:3"]), ("b.json", ["b.json: record 2", "b.json: record 3"])):
+        found = list(read_rows(tmp_path / name))
+        assert [row.values for row in found if isinstance(row, Row)] == lines[:1]
+        faults = [row for row in found if isinstance(row, Fault)]
+        assert [(fault.reason, Path(fault.place).name) for fault in faults] == [
+            ("half a character (a surrogate alone)", place) for place in places
+        ]
+
+
+def test_what_is_wrong_with_json_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("[" * 100_000 + "\n" + "1" * 5000 + "\n", encoding="utf-8")
+    deep, long = list(read_rows(tmp_path / "a.jsonl"))
+    assert isinstance(deep, Fault) and deep.reason == "bad JSON: nested too deeply"
+    assert isinstance(long, Fault) and "digits" in long.reason
+
+
 def test_broken_files_stop_with_one_line(tmp_path: Path) -> None:
     cases = {
         "a.json": (b'{"text": \n oops}', r"a\.json:2:2: bad JSON"),

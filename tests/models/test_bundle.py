@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from duihua.errors import BundleError
+from duihua.files import sha256_file
 from duihua.models.bundle import Normalisation, load_bundle, save_bundle
 from duihua.models.config import DecoderConfig
 from duihua.models.decoder import Decoder, parameter_count
 from duihua.models.heads import ScoredDecoder
 from duihua.models.model_card import ModelCard, merge_terms
+from duihua.models.weights import weights_fingerprint
 from duihua.text.tokenizer import Tokenizer
 
 TERMS = [
@@ -209,6 +211,22 @@ def test_a_missing_shard_is_named(bundle: Path) -> None:
     index["weight_map"]["model.norm.weight"] = "../secret.safetensors"
     (bundle / "model.safetensors.index.json").write_text(json.dumps(index))
     refused(bundle, "not a file of this directory")
+
+
+def test_weights_in_several_files_have_a_fingerprint_of_all(bundle: Path) -> None:
+    whole = weights_fingerprint(bundle)
+    assert whole == sha256_file(bundle / "model.safetensors")
+    weights = load_file(bundle / "model.safetensors")
+    (bundle / "model.safetensors").unlink()
+    names = sorted(weights)
+    parts = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    for file, held in parts.items():
+        save_file({name: weights[name] for name in held}, bundle / file)
+    index = {"weight_map": {name: file for file, held in parts.items() for name in held}}
+    (bundle / "model.safetensors.index.json").write_text(json.dumps(index))
+    first = weights_fingerprint(bundle)
+    save_file({name: weights[name] + 1 for name in names[1::2]}, bundle / "model-2.safetensors")
+    assert len({whole, first, weights_fingerprint(bundle)}) == 3
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(bundle: Path) -> None:

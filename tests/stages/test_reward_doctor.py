@@ -126,6 +126,14 @@ def test_a_trained_model_is_examined_on_the_sources_it_was_trained_with(trained:
     assert without.measured["normalisation"]["at_training"], "what training had checked stands in"
 
 
+def test_a_policy_in_a_folder_of_versions_is_found(trained: Any, tmp_path: Path) -> None:
+    bundle, policy, data = trained
+    versions = {"format": 1, "promoted": "v0", "versions": [{"name": "v0", "bundle": str(policy)}], "promotions": []}
+    (tmp_path / "versions.json").write_text(json.dumps(versions), encoding="utf-8")
+    found = diagnose(bundle, RewardDoctorConfig(heldout_pairs=12, least_pairs=5), data, tmp_path)
+    assert found.measured["kinds"]["sampled"]["n"]
+
+
 def test_a_model_of_random_scores_is_not_fit(trained: Any, lab: Any, tmp_path: Path) -> None:
     bundle, policy, data = trained
     judge = load_bundle(bundle)

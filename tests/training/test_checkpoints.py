@@ -14,6 +14,7 @@ import torch
 
 from duihua.errors import CheckpointError, ConfigError, TrainingError
 from duihua.files import sha256_file
+from duihua.report.watching import Tail
 from duihua.training import checkpoints
 from duihua.training.checkpoints import (
     HASHED,
@@ -171,6 +172,20 @@ def test_cutting_never_leaves_half_a_file_and_writes_only_when_it_must(
     assert path.read_text().endswith("\n")
 
 
+def test_texts_among_the_figures_hide_no_line(tmp_path: Path) -> None:
+    """Python's splitlines cuts at these marks, which JSON leaves as they are: the evaluations of such a text were lost."""
+    path = tmp_path / "metrics.jsonl"
+    for step, error, mark in ((10, 1.0, "\u2028"), (20, 2.0, "none"), (30, 0.5, "\x85")):
+        write_line(path, {"step": step, "error": error, "sample_text": f"one{mark}two"})
+    assert len(path.read_text(encoding="utf-8").splitlines()) > 3
+    assert [line["step"] for line in read_metrics(path)] == [10, 20, 30]
+    assert [row["step"] for row in Tail(path).read()] == [10, 20, 30]
+    assert best_step(path, "error", False, [10, 20, 30]) == 30
+    before = path.read_bytes()
+    cut_metrics(path, 30)
+    assert path.read_bytes() == before
+
+
 def test_the_best_step_is_told_by_evaluations_alone(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     for step, loss, measured in ((2, 9.0, 0.5), (4, 0.1, 0.3), (6, 9.0, 0.3), (8, 9.0, 0.4)):
@@ -205,7 +220,7 @@ def trainer(folder: Path, evaluate: Any, **changes: Any) -> Trainer:
         steps=12,
         optimizer=OptimizerConfig(kind="sgd", learning_rate=0.1, momentum=0.0),
         schedule=ScheduleConfig(kind="constant", warmup_steps=0),
-        config=TrainerConfig(log_every=1, checkpoint_seconds=1e9, evaluate_every=2, **changes),
+        config=TrainerConfig(log_every=1, checkpoint_seconds=1e9, **{"evaluate_every": 2, **changes}),
         directory=folder,
         evaluate=evaluate,
         label="test",
@@ -238,8 +253,10 @@ def test_a_figure_that_no_evaluation_gives_is_refused_at_the_first_one(tmp_path:
 
 
 def test_a_best_without_evaluations_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nothing that this training could measure"):
+        trainer(tmp_path, None)
     with pytest.raises(TrainingError, match="needs evaluations"):
-        trainer(tmp_path, None, keep_best="error")
+        trainer(tmp_path, lambda step: {"error": 1.0}, evaluate_every=0, keep_best="error")
     with pytest.raises(ConfigError, match="needs keep_best"):
         TrainerConfig(end_with="best")
 

@@ -69,7 +69,7 @@ def lines_of(views: Sequence[Any]) -> list[str]:
     ]
     lines += [f"{finding.state}: {finding.check}: {finding.found}" for finding in view.findings]
     if view.sample:
-        lines += [f"> {view.sample[0]}", view.sample[1]]
+        lines += [f"> {console.harmless(view.sample[0])}", console.harmless(view.sample[1])]
     return lines
 
 

@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ DOCUMENT_CHARACTERS = 8192
 and where there is none at the end of a line after eight times as many."""
 JSON_LIMIT_BYTES = 1 << 30
 LINE_LIMIT_BYTES = 64 << 20
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 TEXT_SUFFIXES = (".txt", ".md")
 TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
@@ -147,7 +150,18 @@ def _text(path: Path) -> Iterator[Row | Fault]:
         yield Row({"text": "\n".join(lines).strip("\n")}, f"{path}:{first}")
 
 
-def _as_row(value: Any, place: str) -> Row | Fault:
+def _may_be_broken(text: str | bytes) -> bool:
+    """Whether JSON has escapes of surrogates. A pair of them is a character; one alone is none, and nothing could write it."""
+    return "\\ud" in text.lower() if isinstance(text, str) else b"\\ud" in text.lower()
+
+
+def _why(error: Exception) -> str:
+    return str(getattr(error, "msg", "nested too deeply" if isinstance(error, RecursionError) else error))
+
+
+def _as_row(value: Any, place: str, may_be_broken: bool = False) -> Row | Fault:
+    if may_be_broken and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+        return Fault("half a character (a surrogate alone)", place)
     if isinstance(value, dict):
         return Row(value, place)
     if isinstance(value, str):
@@ -164,10 +178,9 @@ def _json_lines(path: Path) -> Iterator[Row | Fault]:
             yield line
         elif line.strip():
             try:
-                yield _as_row(json.loads(line), place)
+                yield _as_row(json.loads(line), place, _may_be_broken(line))
             except (ValueError, RecursionError) as error:
-                column = getattr(error, "colno", 1)
-                yield Fault(f"bad JSON: {getattr(error, 'msg', 'nested too deeply')}", f"{place}:{column}")
+                yield Fault(f"bad JSON: {_why(error)}", f"{place}:{getattr(error, 'colno', 1)}")
 
 
 def _json(path: Path) -> Iterator[Row | Fault]:
@@ -185,9 +198,7 @@ def _json(path: Path) -> Iterator[Row | Fault]:
         raise DataError("bytes that are not UTF-8", where=f"{path}:{line}", remedy="Write the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
         place = f"{path}:{getattr(error, 'lineno', 1)}:{getattr(error, 'colno', 1)}"
-        raise DataError(
-            f"bad JSON: {getattr(error, 'msg', 'nested too deeply')}", where=place, remedy="Mend it"
-        ) from error
+        raise DataError(f"bad JSON: {_why(error)}", where=place, remedy="Mend it") from error
     if isinstance(value, dict):
         lists = [inner for inner in value.values() if isinstance(inner, list)]
         if len(lists) == 1 and all(isinstance(item, dict) for item in lists[0]) and len(value) == 1:
@@ -198,8 +209,9 @@ def _json(path: Path) -> Iterator[Row | Fault]:
             value = [value]
     if not isinstance(value, list):
         raise DataError("neither a list of records nor an object", where=str(path), remedy="Write a list of objects")
+    broken = _may_be_broken(raw)
     for index, item in enumerate(value):
-        yield _as_row(item, f"{path}: record {index + 1}")
+        yield _as_row(item, f"{path}: record {index + 1}", broken)
 
 
 def _table(path: Path) -> Iterator[Row | Fault]:

@@ -9,6 +9,7 @@ somebody else wants them, and after an epoch that is the whole corpus. Read byte
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,9 +79,26 @@ class Shard:
 
 
 def write_shard(directory: Path, texts: Iterable[str], tokenizer: Encoder) -> Shard:
-    """Tokenise `texts` into `directory`, atomically. Raises DataError when there is no text."""
+    """Tokenise `texts` into `directory`, atomically; where another process was faster, its files stay. Raises DataError when
+    there is no text."""
     aside = directory.with_name(f".{directory.name}.{os.getpid()}.part")
-    aside.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        _write(aside, texts, tokenizer, directory.name)
+        if not (directory / "shard.json").is_file():
+            os.rename(aside, directory)
+            sync_directory(directory.parent)
+    except OSError:
+        if not (directory / "shard.json").is_file():  # else the other came in between
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Shard(directory)
+
+
+def _write(aside: Path, texts: Iterable[str], tokenizer: Encoder, name: str) -> None:
+    """The files of a shard."""
     dtype = np.dtype(np.uint16 if tokenizer.vocabulary_size <= 1 << 16 else np.uint32)
     end = tokenizer.end_of_text_id
     tokens = text_bytes = 0
@@ -95,15 +113,12 @@ def write_shard(directory: Path, texts: Iterable[str], tokenizer: Encoder) -> Sh
         file.flush()
         os.fsync(file.fileno())
     if not ends:
-        raise DataError("there is no text in it", where=str(directory.name), remedy="Check the sources of the corpus")
+        raise DataError("there is no text in it", where=name, remedy="Check the sources of the corpus")
     every = np.concatenate(ends)
     every.tofile(aside / "ends.bin")
     write_json(
         aside / "shard.json", {"dtype": dtype.name, "tokens": tokens, "documents": len(every), "bytes": text_bytes}
     )
-    os.rename(aside, directory)
-    sync_directory(directory.parent)
-    return Shard(directory)
 
 
 def cached_shard(cache: Path, key: str, texts: Iterable[str], tokenizer: Encoder) -> Shard:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from duihua.errors import BundleError, DuihuaError
-from duihua.files import read_json
+from duihua.files import read_json, sha256_file, sha256_json
 from duihua.models.config import DecoderConfig
 from duihua.models.interop.family import Family, Kind, TensorPlace
 from duihua.models.interop.registry import tensor_layout
@@ -107,6 +107,12 @@ def fill(
             remedy="Fetch config.json and all weight files from the same place",
         )
     _assign(network, found)
+
+
+def weights_fingerprint(directory: Path) -> str:
+    """Hex SHA-256 of a bundle's weights, in one file or in several: what was made with a model is kept under it."""
+    sums = [sha256_file(file) for file, _ in weight_files(directory)]
+    return sums[0] if len(sums) == 1 else sha256_json(sums)
 
 
 def weight_files(directory: Path) -> list[tuple[Path, set[str] | None]]:

@@ -209,7 +209,7 @@ class Tail:
         whole = data[: data.rfind(b"\n") + 1]
         self._place += len(whole)
         rows: list[Mapping[str, Any]] = []
-        for line in whole.decode("utf-8", errors="replace").splitlines():
+        for line in whole.decode("utf-8", errors="replace").split("\n"):
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:

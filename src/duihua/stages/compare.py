@@ -24,8 +24,8 @@ from duihua.data.records import LeftOut
 from duihua.engine.randomness import sample_seed
 from duihua.engine.settings import SamplingSettings
 from duihua.errors import ConfigError
-from duihua.files import sha256_file
 from duihua.models.bundle import Bundle, load_bundle
+from duihua.models.weights import weights_fingerprint
 from duihua.stages.best_of_n import sample_candidates
 from duihua.stages.compare_tables import (
     Candidate,
@@ -184,7 +184,7 @@ def same_model(judge: Bundle | None, reward: Bundle | None) -> bool:
     """Whether both are one and the same reward model, by their weights."""
     if judge is None or reward is None:
         return False
-    first, second = (sha256_file(bundle.directory / "model.safetensors") for bundle in (judge, reward))
+    first, second = (weights_fingerprint(bundle.directory) for bundle in (judge, reward))
     return first == second
 
 

@@ -27,9 +27,10 @@ from duihua import console
 from duihua.data.records import LeftOut
 from duihua.data.source import Source
 from duihua.errors import ConfigError
-from duihua.files import sha256_file, sha256_json, write_atomic
+from duihua.files import sha256_json, write_atomic
 from duihua.models.bundle import Bundle, ModelCard, load_bundle, merge_terms, save_bundle
 from duihua.models.decoder import Decoder
+from duihua.models.weights import weights_fingerprint
 from duihua.nn.lora import add_lora
 from duihua.stages.actor_critic import freeze, switch_off_dropout
 from duihua.stages.comparison import compare, show_comparison
@@ -130,7 +131,7 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
                 network, of, config.row_tokens, config.micro_batch_tokens, tokenizer.pad_id, ranks
             )
 
-    weights = sha256_file(bundle.directory / "model.safetensors")
+    weights = weights_fingerprint(bundle.directory)
     key = sha256_json([weights, str(dtype), [[tree.prompt, tree.chosen, tree.rejected] for tree in [*trees, *heldout]]])
     reference = reference_of([*trees, *heldout], log_probabilities, context.directory / REFERENCE_FILE, key)
     if config.lora:

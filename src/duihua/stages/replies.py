@@ -20,9 +20,10 @@ from duihua.data.records import Message
 from duihua.engine.engine import Engine
 from duihua.engine.settings import SamplingSettings, require_plain
 from duihua.errors import DuihuaError
-from duihua.files import read_json, sha256_file, sha256_json, write_json
+from duihua.files import read_json, sha256_json, write_json
 from duihua.models.bundle import Bundle
 from duihua.models.decoder import Decoder
+from duihua.models.weights import weights_fingerprint
 from duihua.text.tokenizer import Tokenizer
 from duihua.training.ranks import current
 
@@ -116,7 +117,7 @@ def sampler_of(policy: Bundle, settings: ReplySettings, dtype: torch.dtype | Non
 
 def replies_key(policy: Bundle, settings: ReplySettings, dtype: torch.dtype | None = None) -> str:
     """A hash of all that the replies of a stored bundle depend on, prompts and seeds aside: the key of `stored_replies`."""
-    weights = sha256_file(policy.directory / "model.safetensors")
+    weights = weights_fingerprint(policy.directory)
     return sha256_json([weights, policy.tokenizer.fingerprint, settings.reply_tokens, settings.temperature, str(dtype)])
 
 

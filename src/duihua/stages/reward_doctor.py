@@ -20,8 +20,9 @@ from duihua.config import build
 from duihua.data.pairs import Exchange
 from duihua.data.source import SourceConfig
 from duihua.errors import BundleError, ConfigError, DataError
-from duihua.files import read_json, sha256_file
+from duihua.files import read_json
 from duihua.models.bundle import Bundle, Normalisation, load_bundle
+from duihua.models.weights import weights_fingerprint
 from duihua.stages.configs.doctors import RewardDoctorConfig
 from duihua.stages.configs.reward import RewardConfig
 from duihua.stages.diagnosis import Diagnosis
@@ -83,7 +84,7 @@ def diagnose(
             min(settings.length or judge.config.context, judge.config.context),
             _sampler(starts, settings) if starts else _no_sampler,
             Path(aside),
-            "" if policy is None else sha256_file(policy / "model.safetensors"),
+            "" if starts is None else weights_fingerprint(starts.directory),
             seed,
         )
         data, replies = maker.for_doctor(judged, conversations, with_policy=starts is not None)

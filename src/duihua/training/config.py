@@ -43,7 +43,7 @@ class OptimizerConfig:
     momentum: float = 0.95
     """Muon's momentum (Nesterov), and that of sgd (heavy ball); 0 for plain gradient descent."""
     newton_schulz_steps: int = 5
-    """Iterations of Muon's orthogonalisation."""
+    """Iterations of Muon's orthogonalisation, 1 to 5; the polynomials are made for these five."""
 
     def __post_init__(self) -> None:
         rates = [field.name for field in dataclasses.fields(self) if field.name.endswith("learning_rate")]
@@ -65,11 +65,11 @@ class OptimizerConfig:
             raise ConfigError(
                 f"must be above 0, found {self.epsilon}", where="epsilon", remedy="Set a larger number, or leave it out"
             )
-        if self.newton_schulz_steps < 1:
+        if not 1 <= self.newton_schulz_steps <= 5:
             raise ConfigError(
-                f"must be at least 1, found {self.newton_schulz_steps}",
+                f"must be from 1 to 5, found {self.newton_schulz_steps}",
                 where="newton_schulz_steps",
-                remedy="Set it to 1 or more, or leave it out",
+                remedy="Leave it out: all five are as exact as it gets",
             )
 
 

@@ -26,7 +26,7 @@ class RewardConfig(PairsConfig):
     """Subtracted from the difference of the two rewards inside the sigmoid (Touvron et al. 2023, equation 2). 0: none."""
     centering: float = 0.0
     """Weight of (r_chosen + r_rejected)^2, which keeps rewards near zero (Eisenstein et al. 2023). 0: none."""
-    normalisation_samples: int = 192
+    normalisation_samples: int = 256
     """Replies of the reference policy over which the reward is brought to mean 0 and standard deviation 1."""
     verification_samples: int = 192
     """Other replies of the reference policy on which the normalisation is checked."""

@@ -151,6 +151,7 @@ class Study:
                 config.micro_batches,
                 seed,
                 self.tokenizer.end_of_text_id,
+                config.mask_documents,
             )
             trainer = Trainer(
                 network,

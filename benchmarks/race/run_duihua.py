@@ -87,6 +87,7 @@ def train(given: argparse.Namespace) -> None:
                 config.micro_batches,
                 given.seed,
                 tokenizer.end_of_text_id,
+                config.mask_documents,
             ),
             steps=FAR,
             optimizer=config.optimizer,

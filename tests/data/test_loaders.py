@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from duihua.data.loaders import StreamedBatches
+from duihua.data.loaders import StreamedBatches, documents_in
 from duihua.data.shards import Shard, cached_shard, write_shard
 from duihua.errors import DataError
 
@@ -122,3 +122,35 @@ def test_a_source_that_counts_double_is_read_twice_an_epoch(shard: Shard, tmp_pa
     found = Counter(stream(batches, batches.epoch_tokens))
     assert found[ord("!")] == 4
     assert found[0] == 2 + 2  # the ends of two of four documents, and of the small one twice
+
+
+def test_a_document_begins_at_the_end_of_text_token_that_opens_it() -> None:
+    rows = torch.tensor([[5, 6, 0, 7, 8, 0, 0, 9], [0, 1, 2, 3, 4, 5, 6, 0]])
+    segments, positions = documents_in(rows, end_id=0)
+    assert segments.tolist() == [[0, 0, 1, 1, 1, 2, 3, 3], [1, 1, 1, 1, 1, 1, 1, 2]]
+    assert positions.tolist() == [[0, 1, 0, 1, 2, 0, 0, 1], [0, 1, 2, 3, 4, 5, 6, 0]]
+    assert segments.dtype == positions.dtype == torch.int64
+    closed_by_it = (rows == 0).cumsum(dim=1) - (rows == 0).long()  # wrong: the token ends the document before
+    assert closed_by_it.tolist() != segments.tolist()
+
+
+def test_masked_batches_hold_the_same_rows_and_say_which_token_belongs_where(shard: Shard) -> None:
+    plain = StreamedBatches([shard], [1.0], 3, 4, 2, seed=5, end_id=0)
+    masked = StreamedBatches([shard], [1.0], 3, 4, 2, seed=5, end_id=0, mask_documents=True)
+    for one, other in zip(plain.next(), masked.next(), strict=True):
+        assert list(one) == ["token_ids", "targets"], "without the mask nothing is added"
+        assert set(other) == {"token_ids", "targets", "segments", "positions"}
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        segments, positions = documents_in(other["token_ids"], 0)
+        assert torch.equal(other["segments"], segments) and torch.equal(other["positions"], positions)
+        halves = masked.halves(other)
+        assert all(torch.equal(torch.cat([half[name] for half in halves]), other[name]) for name in other)
+    assert plain.state_dict() == masked.state_dict()
+
+
+def test_ranks_share_the_documents_of_the_rows_too(shard: Shard) -> None:
+    sources = [StreamedBatches([shard], [1.0], 3, 4, 1, seed=5, end_id=0, mask_documents=True) for _ in range(3)]
+    (whole,), (first,), (second,) = sources[0].next(), sources[1].share(0, 2), sources[2].share(1, 2)
+    for name in whole:
+        assert torch.equal(whole[name][0::2], first[name]) and torch.equal(whole[name][1::2], second[name])
+    assert StreamedBatches([shard], [1.0], 1, 4, 1, 5, 0, mask_documents=True).share(1, 2) == [{}]

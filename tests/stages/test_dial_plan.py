@@ -23,6 +23,7 @@ from duihua.stages.context import StageContext, StageResult
 from duihua.stages.dial_plan import PLAN_FILE, Plan, World, read_plan, why_silent
 from duihua.stages.execution import execute
 from duihua.stages.prediction import outcome
+from duihua.stages.pretrain import language_model_loss
 from duihua.text.tokenizer import Tokenizer
 from duihua.training.config import TrainerConfig
 from duihua.training.scaling_law import stored_law
@@ -175,10 +176,27 @@ def test_the_law_speaks_only_of_what_it_was_fitted_to() -> None:
         (dataclasses.replace(good, sources=(SourceConfig(name="race-text", weight=2.0),)), shape),
         (good, dataclasses.replace(shape, vocabulary_size=4096)),
         (dataclasses.replace(good, length=128), shape),
+        (dataclasses.replace(good, mask_documents=True), shape),
         (dataclasses.replace(good, start="random"), shape),
         (dataclasses.replace(good, shape=dataclasses.replace(good.shape, preset="llama")), shape),
     ):
         assert why_silent(law, config, other).startswith("the law was fitted")
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_is_measured_is_what_will_run(
+    masked: bool, tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, right = set(), Trainer.step
+
+    def step(self: Trainer) -> dict[str, float]:
+        batches: Any = self.batches
+        seen.add((self.label, self.loss, batches.mask_documents))
+        return right(self)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    run(dataclasses.replace(ASKED, mask_documents=masked), tmp_path / "run", tokenizer)
+    assert seen == {(label, language_model_loss, masked) for label in ("measurement", "pretrain")}
 
 
 def test_a_step_is_cut_until_it_fits_and_refused_where_none_does(

@@ -7,6 +7,9 @@ little; rows from everywhere learn faster at the same cost (docs/log.md has the 
 
 A source that counts more (or less) than once an epoch has its documents repeated (or thinned) in that epoch's order.
 The order depends on the seed and the epoch alone, so the whole state is (epoch, row).
+
+A row may hold the end of one document and the beginning of another. Where documents are to be masked, each row says which
+token belongs to which of them; that follows from the ids of the row alone, so the state is the same.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ class StreamedBatches:
     """next() gives one step's micro-batches: {"token_ids": (b, t), "targets": (b, t)}, int64, targets one place on.
 
     repeats: how often an epoch reads each shard. rows, length: shape of a micro-batch. end_id: the end-of-text token.
+    mask_documents: "segments" and "positions" of `documents_in`, both (b, t), stand in each micro-batch too.
     Raises DataError when an epoch has fewer tokens than one row.
     """
 
@@ -40,9 +44,11 @@ class StreamedBatches:
         micro_batches: int,
         seed: int,
         end_id: int,
+        mask_documents: bool = False,
     ) -> None:
         self.shards, self.repeats, self.seed, self.end_id = shards, repeats, seed, end_id
         self.rows, self.length, self.micro_batches = rows, length, micro_batches
+        self.mask_documents = mask_documents
         self._lengths = [np.diff(shard.ends, prepend=0).astype(np.int32) for shard in shards]
         self.epoch, self.row = 0, 0
         self._lay_out(0)
@@ -66,8 +72,7 @@ class StreamedBatches:
                 start = self._next_start()
                 if place % ranks == rank:
                     found.append(self._read_row(start))
-            rows = torch.from_numpy(np.stack(found)) if found else None
-            batches.append({} if rows is None else {"token_ids": rows[:, :-1], "targets": rows[:, 1:]})
+            batches.append(self._micro_batch(np.stack(found)) if found else {})
         return batches
 
     def halves(self, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
@@ -80,6 +85,14 @@ class StreamedBatches:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._lay_out(state["epoch"])
         self.row = state["row"]
+
+    def _micro_batch(self, rows: npt.NDArray[np.int64]) -> dict[str, Tensor]:
+        """What is trained on, of rows with the token before them."""
+        ids = torch.from_numpy(rows)
+        batch = {"token_ids": ids[:, :-1], "targets": ids[:, 1:]}
+        if self.mask_documents:
+            batch["segments"], batch["positions"] = documents_in(batch["token_ids"], self.end_id)
+        return batch
 
     def _lay_out(self, epoch: int) -> None:
         """Order the documents and the rows of an epoch."""
@@ -131,3 +144,17 @@ class StreamedBatches:
             count -= len(part)
             place, offset = place + 1, 0
         return np.concatenate(parts).astype(np.int64)
+
+
+def documents_in(token_ids_bt: Tensor, end_id: int) -> tuple[Tensor, Tensor]:
+    """Of each token the number of its document in its row, and its place there; both (b, t), int64.
+
+    A document begins at the end-of-text token that opens it; one that goes on from the row before has number 0 and begins
+    at the row's start, since what stood before is not there to be looked at. Places are counted anew in each document, as
+    packed conversations have them (data/packing.py): with learned or sinusoidal positions only that makes a document what it
+    is alone, and rotary ones are relative, so that they do not mind.
+    """
+    opens = token_ids_bt == end_id
+    order = torch.arange(token_ids_bt.shape[1], device=token_ids_bt.device)
+    begins = torch.where(opens, order, 0).cummax(dim=1).values
+    return opens.cumsum(dim=1), order - begins

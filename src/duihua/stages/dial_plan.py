@@ -151,6 +151,7 @@ class World:
             micro_batches,
             self.context.seed,
             self.tokenizer.end_of_text_id,
+            settings.mask_documents,
         )
         speed = measure_steps(
             network,
@@ -287,6 +288,8 @@ def why_silent(law: Law, config: PretrainConfig, shape: DecoderConfig) -> str:
         return f"the law was fitted on the shape {about.get('preset')} with {about.get('optimizer')}"
     if config.start != about.get("start", "random"):
         return f"the law was fitted to first weights of the kind {about.get('start', 'random')}"
+    if config.mask_documents:
+        return "the law was fitted to documents that see what stands before them"
     if config.length != about.get("length"):
         return f"the law was fitted with rows of {about.get('length')}"
     return ""

@@ -1,7 +1,8 @@
 """Pre-training: learn to predict the next token of running text (Radford et al. 2018, equation 1).
 
 The loss is -sum_i log P(u_i | u_1..u_{i-1}) over all positions of all rows, divided by their number: every position is a
-target, shifted by one. Documents stream one after the other, each opened by the end-of-text token, nothing is padded.
+target, shifted by one. Documents stream one after the other, each opened by the end-of-text token, nothing is padded. What
+stands before a document in its row is seen by it, and is nothing that it follows from; `mask_documents` hides that.
 """
 
 from __future__ import annotations
@@ -43,10 +44,16 @@ from duihua.training.trainer import Batch, LossParts
 
 
 def language_model_loss(network: nn.Module, batch: Batch) -> LossParts:
-    """Summed next-token loss of a batch {"token_ids", "targets"}, both (b, t), and the number of targets."""
+    """Summed next-token loss of a batch {"token_ids", "targets"}, both (b, t), and the number of targets.
+
+    Where "segments" and "positions", (b, t), stand in it too, a token sees those of its own segment only.
+    """
     assert isinstance(network, Decoder)
     weights = torch.ones(batch["targets"].shape, dtype=torch.float32, device=batch["targets"].device)
-    total, _ = network.next_token_losses(network.hidden(batch["token_ids"]), batch["targets"], weights)
+    hidden_btd = network.hidden(
+        batch["token_ids"], positions_bt=batch.get("positions"), segments_bt=batch.get("segments")
+    )
+    total, _ = network.next_token_losses(hidden_btd, batch["targets"], weights)
     return LossParts(total, float(batch["targets"].numel()))
 
 
@@ -73,7 +80,14 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
     network, first_loss = fresh_network(config, shape, shards, repeats, context.seed, counted)
     start_seconds = time.monotonic() - began
     batches = StreamedBatches(
-        shards, repeats, config.rows, config.length, config.micro_batches, context.seed, tokenizer.end_of_text_id
+        shards,
+        repeats,
+        config.rows,
+        config.length,
+        config.micro_batches,
+        context.seed,
+        tokenizer.end_of_text_id,
+        config.mask_documents,
     )
     step_tokens = config.rows * config.micro_batches * config.length
     settings = {

@@ -150,6 +150,10 @@ class PretrainConfig:
     """Micro-batches in a step; rows x micro_batches x length tokens make one update."""
     steps: int = 600
     """Updates."""
+    mask_documents: bool = False
+    """Whether a token looks at its own document only, and not at others that stand before it in its row. A document that goes
+    on from the row before begins anew at the row's start. Positions are counted from each document's own beginning, as in
+    fine-tuning."""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(embedding_learning_rate=0.2, head_learning_rate=0.004)
     )

@@ -89,9 +89,9 @@ def shard(folder: Path) -> Shard:
     return Shard(folder / "shard")
 
 
-def streamed(folder: Path) -> StreamedBatches:
+def streamed(folder: Path, mask_documents: bool = False) -> StreamedBatches:
     """Micro-batches of three rows, which two ranks cannot share evenly."""
-    return StreamedBatches([shard(folder)], [1.0], 3, LENGTH, 2, 5, 0)
+    return StreamedBatches([shard(folder)], [1.0], 3, LENGTH, 2, 5, 0, mask_documents)
 
 
 def packed() -> PackedBatches:
@@ -153,7 +153,7 @@ def rollout(config: PPOConfig) -> Rollout:
 
 
 def trainer(kind: str, folder: Path, gradients: type[Gradients] = Gradients, **changes: Any) -> Trainer:
-    """One of the four trainings. gradients: the way in which they are added up."""
+    """One of the five trainings. gradients: the way in which they are added up."""
     torch.manual_seed(0)
     network: nn.Module
     batches: Any
@@ -161,6 +161,8 @@ def trainer(kind: str, folder: Path, gradients: type[Gradients] = Gradients, **c
     optimizer = OptimizerConfig()
     if kind == "pretrain":
         network, loss, batches = decoder(), language_model_loss, streamed(folder)
+    elif kind == "masked":  # pre-training in which documents do not see each other
+        network, loss, batches = decoder(), language_model_loss, streamed(folder, mask_documents=True)
     elif kind == "sft":
         network, loss, batches = decoder(), sft_loss, packed()
     elif kind == "reward":
@@ -250,6 +252,7 @@ def _orthogonal(rows: Tensor) -> Tensor:
 
 CASES: dict[str, Callable[[Path], Any]] = {
     "pretrain": lambda folder: curve(trainer("pretrain", folder)),
+    "masked": lambda folder: curve(trainer("masked", folder), 12),
     "sft": lambda folder: curve(trainer("sft", folder)),
     "reward": lambda folder: curve(trainer("reward", folder)),
     "ppo": lambda folder: curve(trainer("ppo", folder)),
@@ -266,6 +269,7 @@ WRONG: dict[str, Callable[[Path], Any]] = {
 }
 SHARDED: dict[str, Callable[[Path], Any]] = {
     "sharded pretrain": lambda folder: sharded("pretrain", folder),
+    "sharded masked": lambda folder: sharded("masked", folder),
     "sharded sft": lambda folder: sharded("sft", folder),
     "sharded reward": lambda folder: sharded("reward", folder),
     "sharded recomputed": lambda folder: sharded("sft", folder, gradient_checkpointing=True),

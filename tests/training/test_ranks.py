@@ -99,6 +99,13 @@ def test_two_ranks_give_the_curve_of_one(found: Found, kind: str) -> None:
     assert found.difference(alone, ranks[0]) < TOLERANCE
 
 
+def test_documents_are_masked_alike_on_two_ranks(found: Found) -> None:
+    alone, ranks = found.alone["masked"], [rank["masked"] for rank in found.ranks]
+    assert ranks[0] == ranks[1] and found.difference(alone, ranks[0]) < TOLERANCE
+    assert found.difference(alone, found.ranks[0]["sharded masked"]) < TOLERANCE
+    assert found.difference(alone, found.alone["pretrain"][:12]) > 100 * TOLERANCE, "unmasked is another training"
+
+
 @pytest.mark.parametrize("name", lab.STAGES)
 def test_a_whole_stage_on_two_ranks_learns_what_it_learns_on_one(found: Found, name: str) -> None:
     """From the pairs, rollouts or candidates that its ranks sample and judge in parts to the result."""

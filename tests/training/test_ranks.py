@@ -103,7 +103,7 @@ def test_documents_are_masked_alike_on_two_ranks(found: Found) -> None:
     alone, ranks = found.alone["masked"], [rank["masked"] for rank in found.ranks]
     assert ranks[0] == ranks[1] and found.difference(alone, ranks[0]) < TOLERANCE
     assert found.difference(alone, found.ranks[0]["sharded masked"]) < TOLERANCE
-    assert found.difference(alone, found.alone["pretrain"][:12]) > 100 * TOLERANCE, "unmasked is another training"
+    assert found.difference(alone, found.alone["pretrain"][:12]) > 30 * TOLERANCE, "unmasked is another training"
 
 
 @pytest.mark.parametrize("name", lab.STAGES)

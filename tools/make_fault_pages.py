@@ -87,8 +87,8 @@ FAULTS: Mapping[str, Row] = MappingProxyType(
              "微批减半，有效批大小和损失不变，日志中说明"),
         ),
         "clock": Row(
-            ("the clock jumps ten days to and fro at every look", "每次读时钟都前后跳十天"),
-            ("the same bytes; spans of time stay right", "逐字节相同；时长仍然正确"),
+            ("the clock jumps ten days forward, or back, at every look", "每次读时钟都向前或向后跳十天"),
+            ("the same bytes and the same checkpoints; spans of time stay right", "逐字节相同，检查点也相同；时长仍然正确"),
         ),
         "data": Row(
             ("a file of data is edited between two calls", "两次运行之间数据文件被修改"),

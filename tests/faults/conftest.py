@@ -215,17 +215,22 @@ def lab(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 
 
 def write_record(path: Path, record: dict[str, dict[str, int]], seconds: float) -> None:
-    """Write what survived. A run of some of the tests adds to what stands in the file; a run of all replaces it."""
-    before = json.loads(path.read_bytes())["survived"] if path.exists() else {}
-    names = sorted({*before, *record})
+    """Write what survived. A run of all replaces what stands in the file; a run of some tests adds their counts, and leaves the
+    date, the seconds and the machine, which are those of the last run of all."""
+    before = json.loads(path.read_bytes()) if path.exists() else {"survived": {}}
+    names = sorted({*before["survived"], *record})
     facts = {
-        "survived": {name: before.get(name, {}) | dict(sorted(record.get(name, {}).items())) for name in names},
+        "survived": {
+            name: before["survived"].get(name, {}) | dict(sorted(record.get(name, {}).items())) for name in names
+        },
         "families": FAMILY_NAMES,
         "seconds": round(seconds, 1),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "python": platform.python_version(),
     }
+    if {*before["survived"]} - {*record}:
+        facts |= {name: before[name] for name in ("seconds", "date", "machine", "python")}
     path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 

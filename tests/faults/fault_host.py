@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import itertools
 import json
 import os
 import pkgutil
@@ -21,6 +22,7 @@ import resource
 import signal
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,7 +59,8 @@ def arm(fault: dict[str, Any], root: str, events: Path) -> None:
     read_only       without the rights of root, so that the rights of files count
     gradient        the gradient of the first parameter is `value` in the steps `steps`
     memory          micro-batches of more than `rows` rows do not fit the memory
-    clock           the clock of the machine jumps days to and fro whenever it is read
+    clock           the clock of the machine jumps by `days` whenever it is read
+    wall_clock      a Trainer that asks this clock: what a correct test of checkpoints must notice
     then            (beside any of them) a second accident of these
     forget          a batch source that does not take up its place: what a correct comparison must notice
     """
@@ -79,7 +82,9 @@ def arm(fault: dict[str, Any], root: str, events: Path) -> None:
     elif kind == "read_only":
         drop_capabilities()
     elif kind == "clock":
-        jump()
+        jump(fault["days"])
+    elif kind == "wall_clock":
+        believe_the_wall_clock()
     else:
         in_training(kind, fault)
 
@@ -134,15 +139,17 @@ def in_training(kind: str, fault: dict[str, Any]) -> None:
         Trainer.step = step  # type: ignore[method-assign]
 
 
-def jump() -> None:
-    """From now on `time.time` goes ten days forward and back in turn; what measures spans must not use it."""
-    real, turns = time.time, [0]
+def jump(days: float) -> None:
+    """From now on `time.time` is so many days further at each look, or back; what measures spans must not use it."""
+    real, looks = time.time, itertools.count(1)
+    time.time = lambda: real() + 86_400 * days * next(looks)
 
-    def jumping() -> float:
-        turns[0] += 1
-        return real() + 864_000 * (turns[0] % 3 - 1)
 
-    time.time = jumping
+def believe_the_wall_clock() -> None:
+    """Give the Trainer `time.time`, as it now is, for the clock that does not jump."""
+    from duihua.training import trainer
+
+    trainer.time = types.SimpleNamespace(monotonic=time.time)  # type: ignore[assignment]
 
 
 def drop_capabilities() -> None:

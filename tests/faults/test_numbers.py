@@ -95,13 +95,37 @@ def test_memory_for_less_than_one_example_stops_with_advice(lab: Any) -> None:
     assert "Make the micro-batch, the rows or the model smaller" in last
 
 
-def test_a_clock_that_jumps_changes_nothing(lab: Any, name: str) -> None:
-    """With a checkpoint each second by the clock: one that believed a jump would write at every step, or never again."""
+def checkpoints(run: Path) -> list[int]:
+    """The steps of which a run has checkpoints."""
+    return sorted(int(path.name.removeprefix("step-")) for path in run.glob("checkpoints/step-*"))
+
+
+def due(calm: Path, interval: int) -> list[int]:
+    """The steps of which a run whose clock does not jump has them, all kept: with an interval of 0 seconds every step, with one
+    that is longer than the run those of its evaluations and the last."""
+    steps = result(calm)["steps"]
+    lines = [json.loads(line) for line in (calm / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    evaluated = {line["step"] for line in lines if "learning_rate" not in line}
+    return sorted({*evaluated, steps} if interval else range(1, steps + 1))
+
+
+def timed(interval: int) -> list[str]:
+    """Checkpoints by the clock and not by the number of steps, all of which stay."""
+    settings = {"checkpoint_seconds": interval, "checkpoint_steps": 0, "keep_checkpoints": 99}
+    return [word for name, value in settings.items() for word in ("--set", f"trainer.{name}={value}")]
+
+
+JUMPS = pytest.mark.parametrize(("days", "interval"), [(10, 1000), (-10, 0)], ids=["forward", "back"])
+"""Each with the interval at which believing the jump would show: it would write at every step, or never again."""
+
+
+@JUMPS
+def test_a_clock_that_jumps_changes_no_byte_and_no_checkpoint(lab: Any, name: str, days: int, interval: int) -> None:
     calm, _ = lab.undisturbed(name)
     output = lab.fresh(name)
-    more = ["--set", "trainer.checkpoint_seconds=1000"]
-    ended = lab.run(name, output, {"kind": "clock"}, *more)
+    ended = lab.run(name, output, {"kind": "clock", "days": days}, *timed(interval))
     assert ended.code == 0, ended.said
+    assert checkpoints(output) == due(calm, interval)
     mine, theirs = result(output), result(calm)
     assert {key: mine[key] for key in ("steps", "loss") if key in mine} == {
         key: theirs[key] for key in ("steps", "loss") if key in theirs
@@ -110,3 +134,13 @@ def test_a_clock_that_jumps_changes_nothing(lab: Any, name: str) -> None:
     for file in calm.glob("*.safetensors"):
         assert (output / file.name).read_bytes() == file.read_bytes()
     lab.survived("clock", name)
+
+
+@JUMPS
+def test_checkpoints_by_the_clock_that_jumps_are_noticed(lab: Any, days: int, interval: int) -> None:
+    """The control: a Trainer that asks `time.time` writes at every step where it should not, and none where it should."""
+    calm, _ = lab.undisturbed("sft")
+    output = lab.fresh("sft")
+    ended = lab.run("sft", output, {"kind": "wall_clock", "then": {"kind": "clock", "days": days}}, *timed(interval))
+    assert ended.code == 0, ended.said
+    assert checkpoints(output) == due(calm, 1000 - interval) != due(calm, interval)

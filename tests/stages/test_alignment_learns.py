@@ -188,7 +188,8 @@ Patch = pytest.MonkeyPatch
 
 def without_agreement(patch: Patch) -> None:
     """What would stop the run at its first rollout is switched off: the fault must show in what is learnt, too."""
-    patch.setattr(agreement, "AGREEMENT", {torch.float32: 1e9})
+    for bound in ("AGREEMENT", "MEAN_AGREEMENT"):
+        patch.setattr(agreement, bound, {torch.float32: 1e9})
 
 
 def flipped_advantage(patch: Patch) -> None:

@@ -217,7 +217,7 @@ def test_a_sampler_a_thousandth_too_warm_stops_the_run_and_sharp_logits_do_not(l
     """On a nearly flat policy, whose log-probabilities a wrong temperature moves least (8e-4); and on one 50 times as sharp,
     which rounds most (1e-5)."""
     config, policy = lab.config(), lab.decoder()
-    with pytest.raises(TrainingError, match="disagree") as caught:
+    with pytest.raises(TrainingError, match="disagree on a token's") as caught:
         lab.rollout(config, sampler=lab.sampler(policy, lab.config(temperature=1.001))).next()
     assert caught.value.where == "ppo, rollout 0"
     sharp = lab.rollout(config)
@@ -226,6 +226,58 @@ def test_a_sampler_a_thousandth_too_warm_stops_the_run_and_sharp_logits_do_not(l
     sharp.next()
     difference = float(sharp.buffer["rollout"][ROLLOUT_METRICS.index("sampler_difference")])
     assert 0.0 < difference < agreement.AGREEMENT[torch.float32] / 4
+
+
+def ten_times(right: dict[torch.dtype, float]) -> dict[torch.dtype, float]:
+    return {dtype: 10 * most for dtype, most in right.items()}
+
+
+@pytest.mark.checklist(20)
+@pytest.mark.mutation("ten times the mean rounding is let pass", "duihua.stages.agreement:MEAN_AGREEMENT", ten_times)
+@pytest.mark.parametrize(
+    ("dtype", "sharpness", "temperature"), [(None, 1.0, 1.0001), (torch.bfloat16, 10.0, 1.03)], ids=["fp32", "bf16"]
+)
+def test_a_temperature_too_small_for_one_token_to_show_stops_the_run_by_the_mean(
+    lab: Any, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype | None, sharpness: float, temperature: float
+) -> None:
+    """By the largest difference alone it would pass, and so it does once the mean is not looked at."""
+
+    def rolled_out(sampled_at: float) -> float:
+        rollout = lab.rollout(lab.config(), dtype=dtype)
+        policy = rollout.network.policy
+        with torch.no_grad():
+            policy.head.weight.mul_(sharpness)
+        rollout.sampler = engine_sampler(
+            policy, lab.tokenizer, reply_tokens=8, temperature=sampled_at, slots=32, dtype=dtype
+        )
+        rollout.next()
+        return float(rollout.buffer["rollout"][ROLLOUT_METRICS.index("sampler_difference")])
+
+    assert rolled_out(1.0) < agreement.AGREEMENT[dtype or torch.float32] / 40
+    with pytest.raises(TrainingError, match=r"disagree on the tokens' .* on average"):
+        rolled_out(temperature)
+    monkeypatch.setattr(agreement, "MEAN_AGREEMENT", dict.fromkeys(agreement.MEAN_AGREEMENT, 1e9))
+    assert rolled_out(temperature) > agreement.AGREEMENT[dtype or torch.float32] / 3
+
+
+@pytest.mark.checklist(20)
+@pytest.mark.parametrize("dtype", list(agreement.AGREEMENT), ids=str)
+def test_one_token_may_differ_by_more_than_all_of_them(dtype: torch.dtype) -> None:
+    """Rounding moves few tokens far, even where there are few tokens in all; another distribution moves all."""
+    most = agreement.AGREEMENT[dtype]
+    for tokens in (1, 8, 300):
+        sampled = torch.zeros(tokens)
+        sampled[0] = 0.99 * most
+        found = agreement.check_agreement(sampled, torch.zeros(tokens), dtype, "here")
+        assert found == pytest.approx(0.99 * most, rel=1e-6)
+    with pytest.raises(TrainingError, match="on average") as caught:
+        agreement.check_agreement(torch.full((300,), most / 4), torch.zeros(300), dtype, "here")
+    assert caught.value.where == "here"
+    sampled[0] = 1.01 * most
+    with pytest.raises(TrainingError, match="on a token's"):
+        agreement.check_agreement(sampled, torch.zeros(300), dtype, "here")
+    with pytest.raises(TrainingError, match="on a token's log-probability by nan"):
+        agreement.check_agreement(torch.tensor([0.0, float("nan")]), torch.zeros(2), dtype, "here")
 
 
 @pytest.mark.checklist(20)

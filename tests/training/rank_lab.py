@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -295,20 +298,39 @@ def part(folder: Path, until: int) -> dict[str, list[float]]:
     return {kind: go_on(kind, folder / "resumed", until, **changes) for kind, changes in RESUMED}
 
 
-STAGES = ("dpo", "grpo", "rejection_sampling")
+STAGES = ("ppo", "dpo", "grpo", "rejection_sampling")
 """Run whole, as commands: what is before and after their training is spread over ranks too."""
 SHARDED_STAGE = "dpo"
+SEEDED_STAGE = "ppo"
+
+
+def seed_of_rank(right: Any, run_seed: int, *place: int) -> int:
+    """Wrong: another rank draws another reply to the same prompt."""
+    return int(right(run_seed + current().number, *place))
+
+
+SEED_OF_RANK = ("duihua.engine.randomness:sample_seed", seed_of_rank)
+
+
+@contextmanager
+def mutated(target: str, wrong: Callable[..., Any]) -> Iterator[None]:
+    """A mutation of the checklist, in this rank."""
+    path = Path(__file__).parent.parent / "checklist_plugin.py"
+    mutation = runpy.run_path(str(path))["Mutation"]("", target, wrong)
+    with pytest.MonkeyPatch.context() as patch:
+        mutation.apply(patch)
+        yield
 
 
 def stage(argv: Sequence[str], output: Path, *more: str, gradients: type[Gradients] = Gradients) -> dict[str, Any]:
-    """Run a stage's command here; the losses of its steps and some figures of its result (both empty where another rank has
-    them)."""
+    """Run a stage's command here; the losses of its steps, some figures of its result, and replies, reward and KL of its
+    rollouts (all empty where another rank has them)."""
     from duihua.cli.main import main as command
     from duihua.training import trainer as module
 
     before, module.Gradients = module.Gradients, gradients  # type: ignore[misc]
     try:
-        code = command([*argv, "--output", str(output), "--set", "trainer.log_every=1", *more])
+        code = command([*argv, "--output", str(output), "--set", "trainer.log_every=1", "--set", "samples=8", *more])
     finally:
         module.Gradients = before  # type: ignore[misc]
     assert code == 0, code
@@ -318,11 +340,20 @@ def stage(argv: Sequence[str], output: Path, *more: str, gradients: type[Gradien
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     found = json.loads(result.read_text(encoding="utf-8"))["metrics"]
     figures = {name: found.get(name) for name in ("steps", "skipped_steps", "kept", "pairs")}
-    return {"losses": [line["loss"] for line in lines], "figures": figures}
+    drawn = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(output.glob("rollouts/*.json"))]
+    rollouts = [
+        {
+            "replies": [sample["text"] for sample in one["samples"]],
+            "means": [one["figures"][n] for n in ("reward", "kl")],
+        }
+        for one in drawn
+    ]
+    return {"losses": [line["loss"] for line in lines], "figures": figures, "rollouts": rollouts}
 
 
 def stages(out: Path, ports: Iterator[str]) -> dict[str, Any]:
-    """Every stage of STAGES on these ranks, right, with each rank's own gradient, and one with its weights spread."""
+    """Every stage of STAGES on these ranks, right and with each rank's own gradient; one with its weights spread, and one with
+    seeds that depend on the rank."""
     found: dict[str, Any] = {}
     for name in STAGES:
         argv = json.loads((out / "families.json").read_text(encoding="utf-8"))[name]
@@ -333,10 +364,14 @@ def stages(out: Path, ports: Iterator[str]) -> dict[str, Any]:
         if name == SHARDED_STAGE:
             os.environ["MASTER_PORT"] = next(ports)
             found[f"sharded {name}"] = stage(argv, out / "sharded" / name, "--set", "trainer.sharding=full")
+        if name == SEEDED_STAGE:
+            os.environ["MASTER_PORT"] = next(ports)
+            with mutated(*SEED_OF_RANK):
+                found[f"seed of rank {name}"] = stage(argv, out / "seeded" / name)
     return found
 
 
-PORTS = 2 + 2 * len(STAGES) + 1
+PORTS = 2 + 2 * len(STAGES) + 2
 
 
 def main(out: Path, ports: list[str]) -> None:

@@ -106,6 +106,7 @@ def test_documents_are_masked_alike_on_two_ranks(found: Found) -> None:
     assert found.difference(alone, found.alone["pretrain"][:12]) > 30 * TOLERANCE, "unmasked is another training"
 
 
+@pytest.mark.checklist(28)
 @pytest.mark.parametrize("name", lab.STAGES)
 def test_a_whole_stage_on_two_ranks_learns_what_it_learns_on_one(found: Found, name: str) -> None:
     """From the pairs, rollouts or candidates that its ranks sample and judge in parts to the result."""
@@ -116,6 +117,21 @@ def test_a_whole_stage_on_two_ranks_learns_what_it_learns_on_one(found: Found, n
     scale = max(abs(loss) for loss in alone["losses"])  # GRPO's own loss is about 0, since advantages are
     assert found.apart(alone["losses"], both["losses"]) < TOLERANCE * scale
     assert found.apart(alone["losses"], found.ranks[0][f"own part {name}"]["losses"]) > 100 * TOLERANCE * scale
+
+
+@pytest.mark.checklist(28)
+@pytest.mark.mutation("the seed of a reply depends on the rank", *lab.SEED_OF_RANK)
+def test_every_reply_of_a_run_is_the_same_whichever_rank_draws_it(found: Found, mutation: Any) -> None:
+    """PPO whole: its two ranks draw every other reply of a rollout each. The mutation was applied in both ranks too."""
+    name = lab.SEEDED_STAGE
+    alone, both = (
+        found.alone[name]["rollouts"],
+        found.ranks[0][f"seed of rank {name}" if mutation else name]["rollouts"],
+    )
+    assert len(alone) == 4 and len({reply for rollout in alone for reply in rollout["replies"]}) > 16
+    for one, other in zip(alone, both, strict=True):
+        assert one["replies"] == other["replies"]
+        assert found.apart(one["means"], other["means"]) < TOLERANCE
 
 
 def test_dpo_learns_the_same_with_its_weights_spread(found: Found) -> None:
@@ -138,6 +154,7 @@ def test_recomputed_activations_and_short_formats_work_on_two_ranks(found: Found
     assert found.difference(found.alone["fp16"], found.alone["sft"][:10]) > 1e-7
 
 
+@pytest.mark.checklist(17)
 def test_a_rollout_is_whitened_over_all_ranks(found: Found) -> None:
     assert found.difference(found.alone["observed"]["advantages"], found.ranks[0]["observed"]["advantages"]) < 1e-4
     whole = found.alone["whitened"]["over_all"]
@@ -148,6 +165,7 @@ def test_a_rollout_is_whitened_over_all_ranks(found: Found) -> None:
         )
 
 
+@pytest.mark.checklist(25)
 def test_every_rank_gives_a_rollout_up_at_the_same_update(found: Found) -> None:
     alone, ranks = found.alone["observed"], [rank["observed"] for rank in found.ranks]
     assert alone["given_up"] == ranks[0]["given_up"] == ranks[1]["given_up"]

@@ -122,6 +122,8 @@ def table(record: Mapping[str, Any], language: str) -> str:
         "{machine}, Python {python}.",
         "每类训练遭遇该故障并按表中所述结束的次数；没有例外。{date}，{seconds:g} 秒，{machine}，Python {python}。",
     )[place]
+    if "added" in record:
+        said += (" Counts of some rows are of {added}.", "部分行的次数测于 {added}。")[place]
     return "\n".join([*lines, "", said.format(**record)])
 
 

@@ -215,8 +215,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 
 
 def write_record(path: Path, record: dict[str, dict[str, int]], seconds: float) -> None:
-    """Write what survived. A run of all replaces what stands in the file; a run of some tests adds their counts, and leaves the
-    date, the seconds and the machine, which are those of the last run of all."""
+    """Write what survived. A run of all replaces what stands in the file; a run of some tests adds their counts and its date,
+    and leaves the seconds and the machine, which are those of the last run of all."""
     before = json.loads(path.read_bytes()) if path.exists() else {"survived": {}}
     names = sorted({*before["survived"], *record})
     facts = {
@@ -231,6 +231,7 @@ def write_record(path: Path, record: dict[str, dict[str, int]], seconds: float) 
     }
     if {*before["survived"]} - {*record}:
         facts |= {name: before[name] for name in ("seconds", "date", "machine", "python")}
+        facts["added"] = time.strftime("%Y-%m-%d")
     path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 

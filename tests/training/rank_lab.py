@@ -348,7 +348,7 @@ def stage(argv: Sequence[str], output: Path, *more: str, gradients: type[Gradien
         }
         for one in drawn
     ]
-    return {"losses": [line["loss"] for line in lines], "figures": figures, "rollouts": rollouts}
+    return {"losses": [line["loss"] for line in lines if "loss" in line], "figures": figures, "rollouts": rollouts}
 
 
 def stages(out: Path, ports: Iterator[str]) -> dict[str, Any]:
@@ -358,7 +358,7 @@ def stages(out: Path, ports: Iterator[str]) -> dict[str, Any]:
     for name in STAGES:
         argv = json.loads((out / "families.json").read_text(encoding="utf-8"))[name]
         os.environ["MASTER_PORT"] = next(ports)
-        found[name] = stage(argv, out / "stages" / name)
+        found[f"stage {name}"] = stage(argv, out / "stages" / name)
         os.environ["MASTER_PORT"] = next(ports)
         found[f"own part {name}"] = stage(argv, out / "wrong" / name, gradients=OwnPart)
         if name == SHARDED_STAGE:

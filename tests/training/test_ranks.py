@@ -80,7 +80,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
             kind: lab.curve(lab.trainer(kind, folder / "alone" / "resumed", **changes), 24)
             for kind, changes in lab.RESUMED
         }
-        alone |= {name: lab.stage(families[name], folder / "alone" / "stages" / name) for name in lab.STAGES}
+        for name in lab.STAGES:
+            alone[f"stage {name}"] = lab.stage(families[name], folder / "alone" / "stages" / name)
         said = [process.communicate(timeout=500)[1] for process in processes]
         assert [process.returncode for process in processes] == [0, 0], "\n".join(said)[-3000:]
         yield Found(alone, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)])
@@ -110,8 +111,8 @@ def test_documents_are_masked_alike_on_two_ranks(found: Found) -> None:
 @pytest.mark.parametrize("name", lab.STAGES)
 def test_a_whole_stage_on_two_ranks_learns_what_it_learns_on_one(found: Found, name: str) -> None:
     """From the pairs, rollouts or candidates that its ranks sample and judge in parts to the result."""
-    alone, both = found.alone[name], found.ranks[0][name]
-    assert found.ranks[1][name] == {}, "one rank keeps the folder"
+    alone, both = found.alone[f"stage {name}"], found.ranks[0][f"stage {name}"]
+    assert found.ranks[1][f"stage {name}"] == {}, "one rank keeps the folder"
     assert alone["figures"] == both["figures"] and alone["figures"]["skipped_steps"] == 0
     assert len(alone["losses"]) == alone["figures"]["steps"] > 14
     scale = max(abs(loss) for loss in alone["losses"])  # GRPO's own loss is about 0, since advantages are
@@ -125,8 +126,8 @@ def test_every_reply_of_a_run_is_the_same_whichever_rank_draws_it(found: Found, 
     """PPO whole: its two ranks draw every other reply of a rollout each. The mutation was applied in both ranks too."""
     name = lab.SEEDED_STAGE
     alone, both = (
-        found.alone[name]["rollouts"],
-        found.ranks[0][f"seed of rank {name}" if mutation else name]["rollouts"],
+        found.alone[f"stage {name}"]["rollouts"],
+        found.ranks[0][f"seed of rank {name}" if mutation else f"stage {name}"]["rollouts"],
     )
     assert len(alone) == 4 and len({reply for rollout in alone for reply in rollout["replies"]}) > 16
     for one, other in zip(alone, both, strict=True):
@@ -136,7 +137,10 @@ def test_every_reply_of_a_run_is_the_same_whichever_rank_draws_it(found: Found, 
 
 def test_dpo_learns_the_same_with_its_weights_spread(found: Found) -> None:
     name = lab.SHARDED_STAGE
-    assert found.difference(found.alone[name]["losses"], found.ranks[0][f"sharded {name}"]["losses"]) < TOLERANCE
+    assert (
+        found.difference(found.alone[f"stage {name}"]["losses"], found.ranks[0][f"sharded {name}"]["losses"])
+        < TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("wrong", ["mean_of_means", "own_part"])

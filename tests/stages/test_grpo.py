@@ -22,6 +22,7 @@ from duihua.models.heads import ScoredDecoder
 from duihua.nn.lora_config import LoraConfig
 from duihua.stages import grpo, rejection_sampling
 from duihua.stages.actor_critic import Actor, ReplyBatch
+from duihua.stages.configs.answering import usual_rate
 from duihua.stages.configs.grpo import GRPOConfig
 from duihua.stages.configs.rejection_sampling import RejectionSamplingConfig
 from duihua.stages.configs.verifiable import RuleConfig
@@ -29,6 +30,7 @@ from duihua.stages.context import StageContext
 from duihua.stages.group_math import group_advantages, k3, solved_alike, token_weights, whole_reply_rewards
 from duihua.stages.group_rollout import GROUP_METRICS, GroupRollout
 from duihua.stages.judging import make_judge
+from duihua.stages.policy_training import warn_of_rate
 from duihua.stages.ppo_math import policy_loss
 from duihua.stages.replies import Prompt, Reply
 from duihua.text.tokenizer import Tokenizer
@@ -38,6 +40,16 @@ TRL = json.loads((Path(__file__).parents[1] / "fixtures" / "trl_losses.json").re
 
 
 # -- the equations ----------------------------------------------------------------------------------------------------
+
+
+def test_a_rate_for_a_small_model_is_warned_of_in_a_large_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert usual_rate(10**9) == pytest.approx(3e-6) and usual_rate(5_000_000) == pytest.approx(2e-4, rel=0.01)
+    config = GRPOConfig()
+    warn_of_rate("grpo", config, 5_000_000)
+    warn_of_rate("grpo", dataclasses.replace(config, lora=LoraConfig()), 10**9)  # adapters have a rate of their own
+    assert capsys.readouterr().err == ""
+    warn_of_rate("grpo", config, 124_000_000)
+    assert "0.0002 is 13 times what is usual for 124 million parameters (about 2e-05)" in capsys.readouterr().err
 
 
 def test_advantages_by_hand() -> None:

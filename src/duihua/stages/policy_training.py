@@ -22,11 +22,11 @@ from duihua import console
 from duihua.data.records import LeftOut, Split
 from duihua.data.source import Source
 from duihua.models.bundle import Bundle, ModelCard, load_bundle, merge_terms, save_bundle
-from duihua.models.decoder import Decoder
+from duihua.models.decoder import Decoder, parameter_count
 from duihua.nn.lora import twin
 from duihua.stages.actor_critic import freeze, switch_off_dropout
 from duihua.stages.comparison import compare, show_comparison
-from duihua.stages.configs.answering import AnsweringConfig, RolloutConfig
+from duihua.stages.configs.answering import AnsweringConfig, RolloutConfig, usual_rate
 from duihua.stages.configs.verifiable import RuleConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.judging import Judge, check_context, choose_prompts, make_judge, rules_table, say_rule
@@ -43,6 +43,9 @@ from duihua.training.loss import Batch, Loss, TrainingResult
 from duihua.training.precision import compute_dtype
 from duihua.training.ranks import only_first_goes_on
 from duihua.training.trainer import Trainer
+
+TOO_FAST = 5.0
+"""Times the usual learning rate from which on a run is warned."""
 
 R = TypeVar("R", bound=Rollout)
 
@@ -144,6 +147,7 @@ def learn_from(
     evaluate: Callable[[int], Mapping[str, float]] | None = None,
 ) -> TrainingResult:
     """All updates, at a rate that falls linearly; of several ranks the first one comes back. evaluate: as the Trainer's."""
+    warn_of_rate(start.stage, config, parameter_count(start.policy.policy))
     trained = Trainer(
         rollout.network,
         loss,
@@ -160,6 +164,16 @@ def learn_from(
     ).run()
     only_first_goes_on()
     return trained
+
+
+def warn_of_rate(stage: str, config: RolloutConfig, parameters: int) -> None:
+    """Say where a rate for a small model meets a large one: it leaves the budget of KL within a few updates."""
+    optimizer, usual = config.optimizer, usual_rate(parameters)
+    if config.lora is None and optimizer.kind in ("adamw", "adam") and optimizer.learning_rate > TOO_FAST * usual:
+        console.warn(
+            f"{stage}: a learning rate of {optimizer.learning_rate:g} is {optimizer.learning_rate / usual:.0f} times what is "
+            f"usual for {parameters / 1e6:,.0f} million parameters (about {usual:.1g}); set optimizer.learning_rate"
+        )
 
 
 def reply_sum(values_br: Tensor, mask_br: Tensor) -> Tensor:

@@ -171,7 +171,8 @@ class TrainerConfig:
     training of 1,000 steps or more that shards nothing. A run that goes on must keep its choice to end with the same bits."""
     sharding: Literal["none", "full"] = "none"
     """Several ranks: none: each holds the whole model; full: weights, gradients and optimizer state are spread over them block
-    by block (FSDP2), which takes more messages and, with n ranks, an n-th of the memory. One rank: the same as none."""
+    by block (FSDP2), which takes more messages and, with n ranks, an n-th of the GPU's memory for them; the machine's memory
+    holds the whole model for each rank, so that on a processor nothing is won. One rank: the same as none."""
     most_skipped_steps: int = 10
     """Steps in a row that could not be taken (a loss or gradient that is not finite, a spike, nothing to learn from) before the
     run stops with advice."""

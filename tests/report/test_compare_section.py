@@ -144,6 +144,10 @@ def test_the_best_step_says_by_whose_judgement(tmp_path: Path) -> None:
     by_judge = shown(best_by="heldout_judge", judge="reward_model")
     assert "a judge that it is not trained on" in by_judge and "Nobody else judged" not in by_judge
     assert "a gold rule that it is not trained on" in shown(best_by="heldout_judge", judge="gold")
+    assert "a gold rule" not in by_judge
+    measured = [{**row, "heldout_gold": 0.5} for row in stored["rows"]]
+    both = shown(best_by="heldout_judge", judge="reward_model", rows=measured)
+    assert "a gold rule that it is not trained on" in both and "a judge that it is not trained on" in both
     rows = [{name: value for name, value in row.items() if name != "heldout_judge"} for row in stored["rows"]]
     alone = shown(rows=rows, best_step=96, best_by="heldout_reward", judge=None)
     assert "★ best at step 96: +0.90. Nobody else judged" in alone and "a judge that it is not trained on" not in alone

@@ -261,7 +261,7 @@ def test_a_best_without_evaluations_is_refused_before_training(tmp_path: Path) -
         TrainerConfig(end_with="best")
 
 
-@pytest.mark.parametrize("figure", ["heldout_judge", "heldout_reward", "accuracy"])
+@pytest.mark.parametrize("figure", ["heldout_judge", "heldout_gold", "heldout_reward", "accuracy"])
 def test_to_keep_the_lowest_of_what_should_be_high_is_refused(figure: str) -> None:
     with pytest.raises(ConfigError, match=f"lowest {figure} .* worst") as caught:
         TrainerConfig(keep_best=figure)

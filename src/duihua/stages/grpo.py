@@ -57,7 +57,7 @@ def run(config: GRPOConfig, context: StageContext, reward: Rule | None = None, g
     """Train the input "policy" against the input "reward" or the config's rules; give a policy bundle.
 
     reward: a Python rule (messages of the prompt, reply text) -> number, in place of both. gold: a rule that is only
-    measured, to see whether the reward is being gamed, as in PPO. Raises ConfigError, DataError, BundleError, TrainingError.
+    measured, in place of the config's gold rules, as in PPO. Raises ConfigError, DataError, BundleError, TrainingError.
     """
     start = begin("grpo", config, context, rules=config.rules, reward=reward)
     meter, name = held_out_meter(start, config, gold), NAMES[config.kind]

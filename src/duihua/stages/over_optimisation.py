@@ -3,9 +3,10 @@
 A reward model is a proxy, and a policy that is pushed far enough finds what only the proxy likes: its score goes on rising
 with the distance from the start while the judgement of anyone else turns down (Gao et al. 2023, "Scaling Laws for Reward Model
 Overoptimization", figure 1). So every `trainer.evaluate_every` updates the policy answers prompts that it is not trained on;
-beside the training reward stands the score of a judge (the input `judge`, else a gold rule, else the rules that are worked
-out, which nothing can outrun), and with `trainer.keep_best: heldout_judge` the checkpoint that the judge likes best is the one
-that stays. Where nobody but the trained reward judges, the best step is the best by that reward, and the history says so.
+beside the training reward stands the score of a judge (the input `judge`, else the gold reward of gold.py, else the rules that
+are worked out, which nothing can outrun), and with `trainer.keep_best: heldout_judge` the checkpoint that the judge likes best
+is the one that stays. Where there are both, the judge chooses and the gold reward shows how well. Where nobody but the trained
+reward judges, the best step is the best by that reward, and the history says so.
 
 The prompts are of the training part, but none of them is rolled out: so the prompts that are held out for the comparison at
 the end have no part in the choice of the checkpoint either.
@@ -31,9 +32,10 @@ from duihua.models.decoder import Decoder
 from duihua.stages.actor_critic import freeze
 from duihua.stages.comparison import ComparisonSettings, log_ratios
 from duihua.stages.configs.answering import RolloutConfig
+from duihua.stages.gold import check_gold, gold_scorer
 from duihua.stages.judging import FEWEST_PROMPTS, check_context, check_tokenizers, choose_prompts
 from duihua.stages.replies import Prompt, Scorer, engine_sampler
-from duihua.stages.scoring import Rule, reward_scorer, rule_scorer
+from duihua.stages.scoring import Rule, reward_scorer
 from duihua.text.chat_template import ChatTemplate
 from duihua.text.tokenizer import Tokenizer
 from duihua.training.metrics_file import best_step, read_metrics
@@ -45,12 +47,12 @@ WATCH_ITERATION = 2**31 + 5
 """Stands for the iteration in the seeds of these replies: no rollout has it, nor any comparison."""
 
 KL = "heldout_kl"
-JUDGE, REWARD = "heldout_judge", "heldout_reward"
+JUDGE, REWARD, GOLD = "heldout_judge", "heldout_reward", "heldout_gold"
 
 
 class HeldOutJudge(NamedTuple):
-    """Whose score shows whether the reward is gamed. kind: a reward model of its own, a rule in Python that is only measured,
-    or the rules that the policy is trained on."""
+    """Whose score shows whether the reward is gamed. kind: a reward model of its own, a gold reward that is only measured, or
+    the rules that the policy is trained on."""
 
     kind: Literal["reward_model", "gold", "rules"]
     scorer: Scorer
@@ -58,7 +60,8 @@ class HeldOutJudge(NamedTuple):
 
 @dataclass(frozen=True)
 class HeldOutMeter:
-    """Measures `policy` as it now is. judge: None where nobody but the reward judges. It runs on one rank alone."""
+    """Measures `policy` as it now is. judge: None where nobody but the reward judges. gold: the gold reward beside a reward
+    model that judges. It runs on one rank alone."""
 
     policy: Decoder
     reference: Decoder
@@ -69,6 +72,7 @@ class HeldOutMeter:
     judge: HeldOutJudge | None
     seed: int
     dtype: torch.dtype | None = None
+    gold: Scorer | None = None
 
     def __call__(self, step: int) -> dict[str, float]:
         """The figures of an evaluation during training; always the same prompts and random numbers."""
@@ -76,7 +80,7 @@ class HeldOutMeter:
 
     @torch.no_grad()
     def of(self, policy: Decoder) -> dict[str, float]:
-        """{"heldout_reward", "heldout_kl", "heldout_length", ..., "heldout_judge" where there is a judge}, means of replies."""
+        """{"heldout_reward", "heldout_kl", "heldout_length", ..., "heldout_judge", "heldout_gold" where known}: means."""
         config, prompts = self.config, self.prompts
         policy.eval()
         sample = engine_sampler(
@@ -96,7 +100,10 @@ class HeldOutMeter:
             "heldout_eos_rate": sum(reply.ended for reply in replies) / len(replies),
             "heldout_repetition": repetition_rate([self.tokenizer.decode(reply.ids) for reply in replies]),
         }
-        return found if self.judge is None else {**found, JUDGE: float(self.judge.scorer(prompts, replies).mean())}
+        if self.judge is not None:
+            scores_n = self.judge.scorer(prompts, replies)
+            found[JUDGE] = float(scores_n.nanmean() if self.judge.kind == "gold" else scores_n.mean())
+        return found if self.gold is None else {**found, GOLD: float(self.gold(prompts, replies).nanmean())}
 
     def history(self, directory: Path, kept: int | None) -> dict[str, Any]:
         """{"rows": one an evaluation, the reference as step 0, "best_step", "best_by": the figure by which it is the best,
@@ -121,8 +128,8 @@ class HeldOutMeter:
         }
 
 
-def held_out_judge(start: Start, config: RolloutConfig, gold: Rule | None) -> HeldOutJudge | None:
-    """The input "judge" where there is one, else the rule `gold`, else the rules that judge the rollouts; None for none.
+def held_out_judge(start: Start, config: RolloutConfig, gold: Scorer | None) -> HeldOutJudge | None:
+    """The input "judge" where there is one, else the reward `gold`, else the rules that judge the rollouts; None for none.
 
     Raises ConfigError for a judge with too small a context, BundleError for one with another tokenizer.
     """
@@ -134,21 +141,26 @@ def held_out_judge(start: Start, config: RolloutConfig, gold: Rule | None) -> He
         freeze(judge.reward)
         return HeldOutJudge("reward_model", reward_scorer(judge, dtype=start.dtype))
     if gold is not None:
-        return HeldOutJudge("gold", rule_scorer(gold, policy.tokenizer))
+        return HeldOutJudge("gold", gold)
     return HeldOutJudge("rules", start.judge.scorer) if start.judge.rules else None
 
 
 def held_out_meter(start: Start, config: RolloutConfig, gold: Rule | None = None) -> HeldOutMeter | None:
-    """The meter of a stage that evaluates while it trains, None of one that does not. gold: as in `held_out_judge`.
+    """The meter of a stage that evaluates while it trains, None of one that does not. gold: a Python rule in place of the
+    config's gold rules.
 
-    Raises ConfigError where all prompts of the training part are rolled out, BundleError for a judge with another tokenizer.
+    Raises ConfigError where all prompts of the training part are rolled out or the gold rules can judge none, BundleError for a
+    judge with another tokenizer.
     """
     context, policy = start.context, start.policy
+    if gold is None:
+        check_gold(start.stage, config.gold, start.train, "prompts to train on")
     if not config.trainer.evaluate_every:
         if "judge" in context.inputs:
             console.warn(f"{start.stage}: the judge is never asked; set trainer.evaluate_every")
         return None
-    judge = held_out_judge(start, config, gold)
+    measured = gold_scorer(config.gold, gold, policy.tokenizer)
+    judge = held_out_judge(start, config, measured)
     prompts = choose_prompts(
         start.stage,
         start.sources,
@@ -167,6 +179,8 @@ def held_out_meter(start: Start, config: RolloutConfig, gold: Rule | None = None
             where=f"{start.stage}.train_prompts",
             remedy="Lower it, so that not all prompts are rolled out, or set trainer.evaluate_every to 0",
         )
+    if gold is None:
+        check_gold(start.stage, config.gold, prompts, "watch_prompts")
     return HeldOutMeter(
         policy.policy,
         start.reference,
@@ -177,6 +191,7 @@ def held_out_meter(start: Start, config: RolloutConfig, gold: Rule | None = None
         judge,
         context.seed,
         start.dtype,
+        measured if judge and judge.kind == "reward_model" else None,
     )
 
 

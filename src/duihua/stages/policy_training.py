@@ -29,6 +29,7 @@ from duihua.stages.comparison import compare, show_comparison
 from duihua.stages.configs.answering import AnsweringConfig, RolloutConfig, usual_rate
 from duihua.stages.configs.verifiable import RuleConfig
 from duihua.stages.context import StageContext, StageResult
+from duihua.stages.gold import gold_scorer
 from duihua.stages.judging import Judge, check_context, choose_prompts, make_judge, rules_table, say_rule
 from duihua.stages.low_rank import finish_lora
 from duihua.stages.ppo_math import PolicyLoss
@@ -36,7 +37,7 @@ from duihua.stages.pretrain import source_terms
 from duihua.stages.prompts import open_sources, require_stop_token
 from duihua.stages.replies import Prompt, sampler_of, scored_in_parts
 from duihua.stages.rollout import Rollout
-from duihua.stages.scoring import Rule, rule_scorer
+from duihua.stages.scoring import Rule
 from duihua.text.chat_template import ChatTemplate
 from duihua.training.config import ScheduleConfig
 from duihua.training.loss import Batch, Loss, TrainingResult
@@ -119,9 +120,10 @@ def begin(
 def rollout_of(kind: type[R], start: Start, network: nn.Module, config: RolloutConfig, gold: Rule | None) -> R:
     """The rollout of `network` (an actor, with or without a critic), on the stage's device and without dropout.
 
-    gold: a rule in Python that is only measured.
+    gold: a rule in Python that is only measured, in place of the config's gold rules.
     """
     judge, tokenizer, context = start.judge, start.policy.tokenizer, start.context
+    measured = gold_scorer(config.gold, gold, tokenizer)
     switch_off_dropout(network, start.reference, *([judge.bundle.reward] if judge.bundle else []))
     network.to(context.device)
     return kind(
@@ -134,7 +136,7 @@ def rollout_of(kind: type[R], start: Start, network: nn.Module, config: RolloutC
         config,  # type: ignore[arg-type]
         seed=context.seed,
         directory=context.directory,
-        gold=scored_in_parts(rule_scorer(gold, tokenizer)) if gold else None,
+        gold=scored_in_parts(measured) if measured else None,
         dtype=start.dtype,
     )
 

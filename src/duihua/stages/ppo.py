@@ -55,8 +55,9 @@ def run(config: PPOConfig, context: StageContext, reward: Rule | None = None, go
     """Train the input "policy" against the input "reward"; give a policy bundle.
 
     reward: a Python rule (messages of the prompt, reply text) -> number, in place of a reward model. gold: a rule that is
-    only measured, to see whether the reward is being gamed, in the rollouts and, with `trainer.evaluate_every`, on held-out
-    prompts, where it judges if there is no input "judge". Raises ConfigError, DataError, BundleError, TrainingError.
+    only measured, in place of the config's gold rules, to see whether the reward is being gamed, in the rollouts and, with
+    `trainer.evaluate_every`, on held-out prompts, where it judges if there is no input "judge". Raises ConfigError, DataError,
+    BundleError, TrainingError.
     """
     start = begin(
         "ppo",

@@ -34,7 +34,8 @@ ROLLOUT_METRICS = (
     "iteration",
 )
 """What is logged of each rollout. score: the reward model's, normalised; reward: what PPO maximises, the score after the
-missing-end penalty less the KL penalty; kl: nats a reply; gold_score: not a number where no gold reward is known."""
+missing-end penalty less the KL penalty; kl: nats a reply; gold_score: of the replies that have one, not a
+number where none has."""
 
 
 class Judged(NamedTuple):
@@ -64,7 +65,7 @@ def reply_figures(
     return {
         "reward": float(totals_n.mean()),
         "score": float(judged.scores_n.mean()),
-        "gold_score": float("nan") if judged.gold_n is None else float(judged.gold_n.mean()),
+        "gold_score": float("nan") if judged.gold_n is None else float(judged.gold_n.nanmean()),
         "kl": float(kl_n.mean()),
         "entropy": float(judged.entropies_nr.sum() / mask_nr.sum()),
         "eos_rate": float(ended_n.float().mean()),
@@ -99,8 +100,9 @@ def show_rollout(
     write_json(directory / "rollouts" / f"{iteration:05d}.json", {"figures": known, "samples": shown})
     if shown:
         first = shown[0]
+        gold = f"gold {known['gold_score']:+.3f}, " if "gold_score" in known else ""
         console.say(
-            f"rollout {iteration}: score {figures['score']:+.3f}, KL {figures['kl']:.3f}, "
+            f"rollout {iteration}: score {figures['score']:+.3f}, {gold}KL {figures['kl']:.3f}, "
             f"e.g. {json.dumps(first['prompt'], ensure_ascii=False)} -> "
             f"{json.dumps(first['text'], ensure_ascii=False)} "
             f"(score {first['score']:+.2f}, KL {first['kl']:.2f}, total {first['total']:+.2f})"

@@ -57,23 +57,24 @@ def passes(rule: RuleConfig, messages: Sequence[Message], answer: str, text: str
 
 def cannot_judge(rules: Sequence[RuleConfig]) -> Callable[[Exchange], str]:
     """A function that says why the rules cannot judge replies to an exchange's prompt; "" where they can."""
+    return lambda exchange: problem(rules, exchange.prompt, exchange.reply)
 
-    def problem(exchange: Exchange) -> str:
-        for rule in rules:
-            if rule.kind == "arithmetic" and worked_out(exchange.prompt[-1]["content"]) is None:
-                return "the prompt holds no sum"
-            if rule.kind == "answer" and rule.compare == "number" and last_number(exchange.reply) is None:
-                return "the data's reply holds no number"
-            if rule.kind == "answer" and rule.compare == "text" and not normalised(exchange.reply):
-                return "the data's reply has no letter and no digit"
-        return ""
 
-    return problem
+def problem(rules: Sequence[RuleConfig], messages: Sequence[Message], answer: str) -> str:
+    """Why the rules cannot judge replies to these messages, "" where they can. answer: as in `passes`."""
+    for rule in rules:
+        if rule.kind == "arithmetic" and worked_out(messages[-1]["content"]) is None:
+            return "the prompt holds no sum"
+        if rule.kind == "answer" and rule.compare == "number" and last_number(answer) is None:
+            return "the data's reply holds no number"
+        if rule.kind == "answer" and rule.compare == "text" and not normalised(answer):
+            return "the data's reply has no letter and no digit"
+    return ""
 
 
 def rules_score(rules: Sequence[RuleConfig], prompt: Prompt, text: str) -> float:
     """The weights of the rules that the reply passes, added up."""
-    return sum(rule.weight for rule in rules if passes(rule, prompt.messages, prompt.answer, text))
+    return sum((rule.weight for rule in rules if passes(rule, prompt.messages, prompt.answer, text)), 0.0)
 
 
 def verifiable_scorer(rules: Sequence[RuleConfig], tokenizer: Tokenizer) -> Scorer:

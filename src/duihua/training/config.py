@@ -127,7 +127,7 @@ class ScheduleConfig:
             )
 
 
-HIGHER_IS_BETTER = ("judge", "reward", "accuracy", "bleu", "chrf")
+HIGHER_IS_BETTER = ("judge", "reward", "gold", "accuracy", "bleu", "chrf")
 """Parts of the names of figures of which the lowest is never the best."""
 
 

@@ -1,8 +1,8 @@
 """Was the reward gamed: the gain of each method against its distance from the start, and scores while the policies trained.
 
 A policy that is pushed far enough against a reward model finds what only that model likes (Gao et al. 2023, "Scaling Laws for
-Reward Model Overoptimization"). It shows where the score of a judge that nobody trained against turns down while the score
-that is trained on goes on rising.
+Reward Model Overoptimization"). It shows where the score of a judge that nobody trained against, or the gold reward, turns
+down while the score that is trained on goes on rising.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from duihua.report.figures import Mark, Point, Series, line_chart
 from duihua.report.run_record import RunRecord, StageRecord, finite
 from duihua.report.sections.compare import lettered, letters
 
-JUDGE, REWARD, KL = "heldout_judge", "heldout_reward", "heldout_kl"
+JUDGE, REWARD, GOLD, KL = "heldout_judge", "heldout_reward", "heldout_gold", "heldout_kl"
 
 
 def gaming(record: RunRecord) -> Markup | None:
@@ -69,7 +69,7 @@ def _curve(stage: StageRecord) -> list[Markup]:
     if not isinstance(found, Mapping):
         return []
     rows = [row for row in found.get("rows") or [] if isinstance(row, Mapping)]
-    judged, rewarded = _points(rows, KL, JUDGE), _points(rows, KL, REWARD)
+    judged, rewarded, gold = (_points(rows, KL, name) for name in (JUDGE, REWARD, GOLD))
     if len(rewarded) < 2:
         return []
     if found.get("judge") == "rules":  # what it is trained on is what judges it: one line, not two on top of each other
@@ -80,6 +80,8 @@ def _curve(stage: StageRecord) -> list[Markup]:
             series.append(
                 Series(judged, "strong", t("gaming.gold" if found.get("judge") == "gold" else "gaming.judge"))
             )
+    if gold:  # beside a judge: who chooses the step is the judge, and these say how well
+        series.append(Series(gold, "dots", t("gaming.gold")))
     best = next((row for row in rows if row.get("step") == found.get("best_step")), rows[-1])
     name = JUDGE if found.get("best_by", JUDGE) == JUDGE and len(judged) > 1 else REWARD
     kl, value = finite(best.get(KL)), finite(best.get(name))

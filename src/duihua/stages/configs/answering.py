@@ -13,6 +13,7 @@ from duihua.data.source import SourceConfig
 from duihua.nn.lora_config import LoraConfig
 from duihua.stages.configs.checks import above_zero, at_least_one, no_dropout, not_negative
 from duihua.stages.configs.kl_target import check_kl_target
+from duihua.stages.configs.verifiable import RuleConfig
 from duihua.training.config import OptimizerConfig, TrainerConfig
 
 
@@ -77,7 +78,12 @@ class RolloutConfig(AnsweringConfig):
     """Prompts of a rollout."""
     watch_prompts: int = 64
     """With trainer.evaluate_every: most prompts, of the training part and not rolled out, on which the policy is measured then;
-    also by the input `judge`, a reward model that it is not trained against, or else by its rules, as heldout_judge."""
+    also by the input `judge`, a reward model that it is not trained against, or else by `gold`, or else by its rules, as
+    heldout_judge."""
+    gold: tuple[RuleConfig, ...] = ()
+    """Rules that say what is meant: their sum is gold_score of each rollout and, with trainer.evaluate_every, heldout_judge of
+    `watch_prompts` (heldout_gold beside the input `judge`). Only measured, never trained on, so that a reward that rises while
+    they fall is seen to be gamed. Prompts that a rule cannot judge are trained on all the same."""
     epochs: int = 1
     """Passes over each rollout, freshly shuffled each time."""
     minibatches: int = 2

@@ -48,6 +48,12 @@ class GRPOConfig(RolloutConfig):
         require_sources(self)
         super().__post_init__()
         self.check_rollouts("GRPO", 0.04)
+        if self.gold and self.gold == self.rules:
+            raise ConfigError(
+                "these are the very rules that are trained on, which cannot show whether they are gamed",
+                where="gold",
+                remedy="Leave gold out, or state another rule, one that says what is meant",
+            )
         if self.group < 2:
             raise ConfigError(
                 f"a reply is compared with others of its group, found a group of {self.group}",

@@ -19,6 +19,7 @@ from duihua.report.texts import Text
 REASONS: tuple[Text, ...] = (
     # files and rows
     Text("bytes that are not UTF-8", "含有不是 UTF-8 的字节"),
+    Text("all sampled replies are liked alike", "所有采样回复得分相同"),
     Text("half a character (a surrogate alone)", "半个字符（单独的代理项）"),
     Text("not an object", "不是一个对象"),
     Text("bad JSON: {detail}", "JSON 有误：{detail}"),

@@ -43,6 +43,9 @@ from duihua.stages.low_rank import finish_lora
 from duihua.stages.preference_rows import Tree, TreeBatches, all_log_probabilities, side_log_probabilities, tree_of
 from duihua.stages.prepared_pairs import prepare_pairs
 from duihua.stages.pretrain import source_terms
+from duihua.stages.prompts import open_sources
+from duihua.stages.ranked_pairs import RANKED, check_ranking, ranked_pairs
+from duihua.stages.reward_pairs import PairData, nothing_to_learn
 from duihua.stages.scoring import reward_scorer
 from duihua.stages.stage_trainer import stage_trainer
 from duihua.text.chat_template import ChatTemplate
@@ -97,7 +100,8 @@ class Loss:
 
 
 def run(config: DPOConfig, context: StageContext) -> StageResult:
-    """Train the input "policy" on preferences; give a policy bundle. An input "reward" only judges the replies at the end.
+    """Train the input "policy" on preferences; give a policy bundle. An input "reward" judges the replies at the end, and
+    with `ranked_pairs` says which of the policy's own replies make pairs.
 
     Raises ConfigError, DataError (no pair to learn from), BundleError, TrainingError.
     """
@@ -110,7 +114,8 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
     judge = load_bundle(context.inputs["reward"], context.device) if "reward" in context.inputs else None
     if judge is not None:
         check_tokenizers(tokenizer, judge)
-    if config.heldout_prompts and config.conversations:
+    check_ranking(config, judge)
+    if (config.heldout_prompts or config.ranked_pairs) and config.conversations:
         check_context("dpo", config.prompt_tokens, config.reply_tokens, [bundle, judge])
     template = ChatTemplate(tokenizer)
     length = min(config.length or network.config.context, network.config.context)
@@ -120,7 +125,16 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
             where="dpo.length",
             remedy="Raise length, or start from a model with a longer context",
         )
-    data, judged, conversations, _ = prepare_pairs("dpo", config, context, bundle, length, dtype, open_ends=True)
+    data, judged, conversations, _ = prepare_pairs(
+        "dpo", config, context, bundle, length, dtype, open_ends=True, further=config.ranked_pairs
+    )
+    if config.ranked_pairs and judge is not None:
+        again = open_sources(config.conversations, context.data_directory, "conversations", "dpo.conversations")
+        data.train += ranked_pairs(
+            config, bundle, judge, again, context.directory / "ranked", context.seed, dtype, data.left_out["train"]
+        )
+    if not data.train:
+        raise nothing_to_learn(data.left_out["train"], "dpo")
     trees, heldout = [tree_of(pair) for pair in data.train], [tree_of(pair) for pair in data.heldout]
     switch_off_dropout(network)
     network.eval()
@@ -177,7 +191,7 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
         "last_update": trained.last_metrics,
         **measured,
         **compared_replies(config, context, bundle, judge, conversations, template, dtype),
-        "pairs": data.counts(),
+        "pairs": pair_counts(data),
         "left_out": {split: counted.to_mapping() for split, counted in data.left_out.items()},
         "cut": {split: counted.to_mapping() for split, counted in data.cut.items()},
         "terms": [dict(row) for row in merge_terms(bundle.terms, terms)],
@@ -197,6 +211,13 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
     result = StageResult(context.directory, metrics)
     result.save(context.directory)
     return result
+
+
+def pair_counts(data: PairData) -> dict[str, dict[str, int]]:
+    """As `PairData.counts`, with the ranked ones."""
+    found = data.counts()
+    found["train"][RANKED] = sum(pair.kind == RANKED for pair in data.train)
+    return found
 
 
 def reference_of(

@@ -43,11 +43,13 @@ def prepare_pairs(
     normalising: int = 0,
     verifying: int = 0,
     open_ends: bool = False,
+    further: int = 0,
 ) -> Prepared:
     """Pairs of at most `length` tokens; replies are sampled from `policy` and kept in the stage's folder while it goes on. Of
     every second pair the input "other" writes the sampled reply, where there is one.
 
-    normalising, verifying, open_ends: as in `PairMaker`. Raises ConfigError, BundleError, and DataError where no pair is left.
+    normalising, verifying, open_ends: as in `PairMaker`. further: pairs that the stage makes itself, so that none here is no
+    fault. Raises ConfigError, BundleError, and DataError where no pair is left.
     """
     judged = open_sources(config.preferences, context.data_directory, "preferences", f"{stage}.preferences")
     conversations = open_sources(
@@ -76,10 +78,10 @@ def prepare_pairs(
         open_ends,
         rejected,
     )
-    wanted = config.sampled_pairs + config.off_topic_pairs + normalising + verifying
+    wanted = config.sampled_pairs + config.off_topic_pairs + normalising + verifying + further
     data = maker.make(judged, conversations if wanted else [], normalising, verifying)
     say_counts(stage, data)
-    if not data.train:
+    if not data.train and not further:
         raise nothing_to_learn(data.left_out["train"], stage)
     if not data.heldout:
         console.warn(f"{stage}: no pair is held out, so nothing is measured on unseen ones")

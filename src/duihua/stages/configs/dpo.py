@@ -19,6 +19,11 @@ class DPOConfig(PairsConfig):
     """Most tokens of a sampled reply, in pairs and in the comparison at the end, whose prompts are of `conversations` too."""
     temperature: float = 1.0
     """Temperature at which replies are sampled. The loss reads log-probabilities at temperature 1."""
+    ranked_pairs: int = 0
+    """Training prompts of `conversations` to each of which the policy writes several replies: the best that ended against the
+    worst, by the reward model of the input `reward`, is one pair more (Pace et al. 2024, West-of-N). 0: none."""
+    ranked_candidates: int = 8
+    """Replies to each of those prompts."""
     loss: Literal["sigmoid", "ipo"] = "sigmoid"
     """sigmoid: -log sigmoid of beta times the difference of the two log-ratios (Rafailov et al. 2023, equation 7); ipo: the
     squared distance of that difference from 1 / (2 beta), which does not grow without end (Azar et al. 2023, equation 17)."""
@@ -58,7 +63,13 @@ class DPOConfig(PairsConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least_one(self, "row_tokens", "micro_batch_tokens", "prompt_tokens", "micro_batch")
-        not_negative(self, "heldout_prompts", "samples")
+        not_negative(self, "heldout_prompts", "samples", "ranked_pairs")
+        if self.ranked_candidates < 2:
+            raise ConfigError(
+                f"the best and the worst of {self.ranked_candidates} are no pair",
+                where="ranked_candidates",
+                remedy="Choose 2 or more",
+            )
         if self.beta <= 0:
             raise ConfigError(f"must be above 0, found {self.beta}", where="beta", remedy="0.1 is usual")
         if self.nll_weight < 0:

@@ -241,6 +241,53 @@ def test_a_rows_tokens_are_bit_identical_in_any_company(order: list[int], seed: 
             assert (drawn.tokens[place], drawn.logprobs[place]) == (single.tokens[0], single.logprobs[0])
 
 
+@pytest.mark.parametrize("top_k", [10, 11, 2**63, 2**70])
+def test_a_top_k_of_the_vocabulary_or_more_keeps_it_whole(top_k: int) -> None:
+    def tokens(k: int) -> list[int]:
+        rows = [Row(SamplingSettings(top_k=k), sample_seed(2, 0, 0, index)) for index in range(200)]
+        return SamplingBatch(rows, len(LOGITS), "cpu").sample(torch.tensor(LOGITS).expand(200, -1)).tokens
+
+    assert tokens(top_k) == tokens(0)
+    assert tokens(9) != tokens(0)  # negative control: the least likely of ten is left out
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-40, 9e-6])
+def test_a_temperature_too_small_to_divide_by_is_greedy_and_leaves_its_company_alone(temperature: float) -> None:
+    logits = torch.randn(2, 40, generator=torch.Generator().manual_seed(4)) * 5
+    rows = [Row(SamplingSettings(temperature=0.0), 1), Row(SamplingSettings(), 2)]
+    tiny = [Row(SamplingSettings(temperature=temperature, top_k=5), 1), Row(SamplingSettings(), 2)]
+    assert SamplingBatch(tiny, 40, "cpu").sample(logits) == SamplingBatch(rows, 40, "cpu").sample(logits)
+    with pytest.raises(GenerationError, match="temperature"):
+        require_plain(SamplingSettings(temperature=temperature))
+    # Negative control: a small temperature that can be divided by keeps its own log-probabilities.
+    small = [Row(SamplingSettings(temperature=0.1), 1), Row(SamplingSettings(), 2)]
+    assert SamplingBatch(small, 40, "cpu").sample(logits) != SamplingBatch(rows, 40, "cpu").sample(logits)
+    require_plain(SamplingSettings(temperature=1e-5))
+
+
+EXTREMES: list[dict[str, Any]] = [
+    {"temperature": 1e9},
+    {"repetition_penalty": 0.1},
+    {"repetition_penalty": 10.0},
+    {"presence_penalty": 1e9, "frequency_penalty": 1e9},
+    {"presence_penalty": -1e9, "frequency_penalty": -1e9},
+    {"logit_bias": {0: 1e9, 1: -1e9}},
+]
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 1.0])
+def test_settings_at_their_bounds_leave_logits_that_are_numbers(temperature: float) -> None:
+    def highest(setting: SamplingSettings) -> float:
+        batch = SamplingBatch([Row(setting, 0, ENDS, PROMPT, GENERATED)], len(LOGITS), "cpu")
+        return float((batch.processed(torch.tensor([LOGITS])) / setting.temperature).max())
+
+    for changes in EXTREMES:
+        assert math.isfinite(highest(SamplingSettings(**{"temperature": temperature, "min_new_tokens": 4, **changes})))
+    beyond = SamplingSettings(temperature=temperature)
+    object.__setattr__(beyond, "repetition_penalty", 1e-44)  # negative control: what is refused would not be a number
+    assert not math.isfinite(highest(beyond))
+
+
 def test_logits_that_are_not_numbers_are_an_error_and_not_a_text() -> None:
     with pytest.raises(GenerationError, match="not numbers"):
         SamplingBatch([Row(SamplingSettings(), 0)], 3, "cpu").sample(torch.full((1, 3), math.nan))
@@ -252,11 +299,17 @@ def test_logits_that_are_not_numbers_are_an_error_and_not_a_text() -> None:
         {"temperature": -0.1},
         {"temperature": math.nan},
         {"temperature": math.inf},
+        {"temperature": 1e39},
         {"top_k": -1},
         {"top_p": 0.0},
         {"top_p": 1.1},
         {"min_p": -0.5},
         {"repetition_penalty": 0.0},
+        {"repetition_penalty": 1e-44},
+        {"repetition_penalty": 1e44},
+        {"presence_penalty": 1e39},
+        {"frequency_penalty": -1e39},
+        {"logit_bias": {3: -1e39}},
         {"presence_penalty": math.nan},
         {"frequency_penalty": math.inf},
         {"logit_bias": {3: math.inf}},

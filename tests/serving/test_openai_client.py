@@ -41,6 +41,31 @@ def model(tiny_bundle: Path) -> ChatModel:
     return duihua.load(tiny_bundle)
 
 
+@pytest.mark.parametrize(
+    "change", [{"top_k": 2**63}, {"top_k": 2**70}, {"temperature": 1e-40}, {"temperature": 1e-300}]
+)
+def test_settings_beyond_torchs_numbers_are_served_as_the_nearest_that_it_has(
+    server: Any, model: ChatModel, change: dict[str, Any]
+) -> None:
+    asked = {"model": "sft", "messages": ENGLISH, "seed": 3, "max_tokens": 6, "temperature": 1.0}
+    nearest = {"top_k": 0} if "top_k" in change else {"temperature": 0.0}
+    texts = []
+    for body in ({**asked, **change}, {**asked, **nearest}):
+        answer = httpx.post(f"{server.address}/v1/chat/completions", json=body)
+        assert answer.status_code == 200, answer.text
+        texts.append(answer.json()["choices"][0]["message"]["content"])
+    assert texts[0] == texts[1]
+    assert texts[0] != model.chat(ENGLISH, seed=3, max_new_tokens=6, temperature=2.0)  # negative control
+
+
+def test_a_repetition_penalty_that_makes_logits_infinite_is_a_400(server: Any) -> None:
+    asked = {"model": "sft", "messages": ENGLISH, "max_tokens": 6}
+    for penalty, status in ((1e-44, 400), (0.09, 400), (0.1, 200), (10.0, 200)):
+        answer = httpx.post(f"{server.address}/v1/chat/completions", json={**asked, "repetition_penalty": penalty})
+        assert answer.status_code == status, answer.text
+        assert status == 200 or answer.json()["error"]["param"] == "repetition_penalty"
+
+
 @pytest.mark.parametrize("messages", [ENGLISH, CHINESE], ids=["en", "zh"])
 def test_a_streamed_reply_is_the_reply(client: openai.OpenAI, messages: Any) -> None:
     asked = {"model": "sft", "messages": messages, "seed": 5, "max_tokens": 40, "temperature": 1.0}

@@ -109,14 +109,14 @@ class SamplingBatch:
         self._seeds = tensor([row.seed for row in rows], torch.int64)
         self._made = tensor([len(row.generated) for row in rows], torch.int64)
         self._made_list = [len(row.generated) for row in rows]
-        self._greedy = tensor([s.temperature == 0.0 for s in settings], torch.bool)
-        self._any_greedy = any(s.temperature == 0.0 for s in settings)
-        self._all_greedy = all(s.temperature == 0.0 for s in settings)
-        self._temperature = tensor([s.temperature or 1.0 for s in settings])[:, None]
-        self._plain_temperature = all(s.temperature in (0.0, 1.0) for s in settings)
-        self._truncated = any(s.truncated and s.temperature > 0.0 for s in settings)
+        self._greedy = tensor([s.greedy for s in settings], torch.bool)
+        self._any_greedy = any(s.greedy for s in settings)
+        self._all_greedy = all(s.greedy for s in settings)
+        self._temperature = tensor([1.0 if s.greedy else s.temperature for s in settings])[:, None]
+        self._plain_temperature = all(s.greedy or s.temperature == 1.0 for s in settings)
+        self._truncated = any(s.truncated and not s.greedy for s in settings)
         if self._truncated:
-            self._top_k = tensor([s.top_k for s in settings], torch.int64)
+            self._top_k = tensor([min(s.top_k, vocabulary_size) for s in settings], torch.int64)
             self._top_p = tensor([s.top_p for s in settings])
             self._min_p = tensor([s.min_p for s in settings])
         self._penalised = any(s.penalised for s in settings)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from duihua.engine.engine import Engine
+from duihua.engine.engine import Engine, default_seeds
 from duihua.engine.request import Completion, Request, TokenEvent
 from duihua.engine.sampling import SamplingSettings, sample_seed
 from duihua.engine.slot_cache import SlotCache
@@ -422,6 +422,45 @@ def test_after_a_failed_forward_everyone_knows_and_the_slots_are_free(
     assert all(events[-1].finish_reason == "error" and events[-1].error is not None for events in told)
     handle.remove()
     assert all(map(same, engine.generate(some_prompts(3), PLAIN), right))
+
+
+@pytest.mark.parametrize("reuse_prefix", [False, True])
+@pytest.mark.parametrize("poison", [[60, 1], [1, 60, 2], [1, 2]], ids=["prompt", "middle", "reply"])
+def test_a_request_whose_logits_are_not_numbers_ends_alone_and_leaves_its_slot_clean(
+    make_decoder: Callable[..., Decoder], monkeypatch: pytest.MonkeyPatch, reuse_prefix: bool, poison: list[int]
+) -> None:
+    """Token 60 makes everything behind it NaN; it stands in the prompt, or a bias has the reply begin with it."""
+    setting = SamplingSettings(max_new_tokens=9, stop_ids=(), seed=1, logit_bias={60: -1e6})
+    sick = SamplingSettings(max_new_tokens=9, stop_ids=(), seed=1, logit_bias={60: 1e6})
+    healthy = [[1, 2, 3], [4, 5], [6, 7, 8, 9]]
+
+    def told() -> tuple[list[str], list[list[int]], list[list[int]]]:
+        network = make_decoder()
+        alone = [Engine(network, None).generate([prompt], setting)[0].ids for prompt in healthy]
+        network.embedding.register_forward_hook(
+            lambda _module, arguments, found: found.masked_fill((arguments[0] == 60)[..., None], torch.nan)
+        )
+        engine = Engine(network, None, slots=4, reuse_prefix=reuse_prefix)
+        requests = [engine.request(prompt, setting, default_seeds(setting, 1)[0]) for prompt in healthy]
+        requests.append(engine.request(poison, sick, 0))
+        for request in requests:
+            engine.enqueue(request)
+        while engine.step():
+            pass
+        assert (engine.active, engine.waiting) == (0, 0)
+        # The slots are used again; beside a long prompt the forward spans more of them than a short one has written.
+        prompts = [[1], [2, 3, 4, 5, 6, 7], [3], [4]]
+        after = engine.generate(prompts, setting)
+        right = Engine(make_decoder(), None).generate(prompts, setting)
+        assert [found.ids for found in after] == [found.ids for found in right]
+        return [r.finish_reason or "" for r in requests], [r.ids for r in requests], alone
+
+    reasons, ids, alone = told()
+    assert reasons == ["length", "length", "length", "error"]
+    assert ids[:3] == alone
+    monkeypatch.setattr(SlotCache, "wipe", lambda *_: None)  # negative control: what is left there breaks the next
+    with pytest.raises((GenerationError, AssertionError)):
+        told()
 
 
 def test_a_request_cancelled_from_inside_a_step_harms_nobody(network: Decoder) -> None:

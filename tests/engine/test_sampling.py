@@ -288,9 +288,27 @@ def test_settings_at_their_bounds_leave_logits_that_are_numbers(temperature: flo
     assert not math.isfinite(highest(beyond))
 
 
-def test_logits_that_are_not_numbers_are_an_error_and_not_a_text() -> None:
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_logits_that_are_not_numbers_are_an_error_of_their_own_row_alone(wrong: float, temperature: float) -> None:
+    setting = SamplingSettings(temperature=temperature, top_k=2, repetition_penalty=1.2, top_logprobs=1)
+    logits = torch.tensor([[0.1, 2.0, 1.0]] * 3)
+    logits[1, 2] = wrong
+    drawn = SamplingBatch([Row(setting, seed) for seed in (1, 2, 3)], 3, "cpu").sample(logits)
     with pytest.raises(GenerationError, match="not numbers"):
-        SamplingBatch([Row(SamplingSettings(), 0)], 3, "cpu").sample(torch.full((1, 3), math.nan))
+        drawn.check(1)
+    for row, seed in ((0, 1), (2, 3)):
+        drawn.check(row)
+        alone = SamplingBatch([Row(setting, seed)], 3, "cpu").sample(logits[row : row + 1])
+        assert (drawn.tokens[row], drawn.logprobs[row]) == (alone.tokens[0], alone.logprobs[0])
+
+
+def test_a_penalty_that_makes_logits_infinite_is_an_error_though_the_models_own_are_numbers() -> None:
+    setting = SamplingSettings()
+    object.__setattr__(setting, "repetition_penalty", 1e-44)  # which the settings themselves refuse
+    drawn = SamplingBatch([Row(setting, 1, (), [0])], 3, "cpu").sample(torch.tensor([[0.1, 2.0, 1.0]]))
+    with pytest.raises(GenerationError, match="not numbers"):
+        drawn.check(0)
 
 
 @pytest.mark.parametrize(

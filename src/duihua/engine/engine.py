@@ -97,7 +97,7 @@ class Engine:
             finally:
                 self.cancel(*requests)
         for request in requests:
-            if request.error is not None:  # another thread's step failed
+            if request.error is not None:  # its logits are no numbers, or another thread's step failed
                 raise request.error
         return [request.completion() for request in requests]
 
@@ -220,6 +220,7 @@ class Engine:
         """Move everything on by one token. Returns whether anything is left to do.
 
         When the forward fails, every request ends with the error, the slots are free again, and the error is raised.
+        A request whose own logits are no numbers ends alone.
         """
         with self._lock, self._evaluating(), torch.inference_mode(), self._autocast():
             try:

@@ -30,7 +30,9 @@ def continue_ids(
     read, states = [network.config.end_id, *prompt], network.start(1)
     while len(made) < settings.max_new_tokens:
         hidden, states = network(torch.tensor([read], device=device), states)
-        made.append(batch.sample(network.logits(hidden[:, -1])).tokens[0])
+        drawn = batch.sample(network.logits(hidden[:, -1]))
+        drawn.check(0)
+        made.append(drawn.tokens[0])
         if made[-1] in ends:
             break
         read = made[-1:]

@@ -143,11 +143,19 @@ class RunningBatch:
             self.memory.release()
 
     def _accept(self, requests: list[Request], first: int, sampler: SamplingBatch, logits_bv: Tensor) -> None:
-        """Draw a token for `requests`, in the slots from `first` on, and free the slots of those that end."""
+        """Draw a token for `requests`, in the slots from `first` on, and free the slots of those that end.
+
+        One whose logits are no numbers ends with the error; the others never meet them, and go on."""
         drawn = sampler.sample(logits_bv)
         tops = drawn.top or [[]] * len(requests)
-        for request, token, logprob, top in zip(requests, drawn.tokens, drawn.logprobs, tops, strict=True):
-            request.take(token, logprob, top)
+        for index, request in enumerate(requests):
+            try:
+                drawn.check(index)
+            except GenerationError as error:
+                request.end("error", error)
+                self.memory.wipe(first + index)
+            else:
+                request.take(drawn.tokens[index], drawn.logprobs[index], tops[index])
         for index in reversed(range(len(requests))):
             if requests[index].finish_reason is not None:
                 self._free(first + index)
@@ -155,7 +163,8 @@ class RunningBatch:
     def _free(self, slot: int) -> None:
         """Take the request out of its slot; the last running one moves there."""
         request, last = self.requests[slot], len(self.requests) - 1
-        self.memory.free(slot, last, (request.prompt + request.ids)[:-1])  # the last token's keys were never needed
+        # The last token's keys were never needed; those of a reply that broke off are no numbers, and wiped.
+        self.memory.free(slot, last, () if request.error else (request.prompt + request.ids)[:-1])
         self.requests[slot] = self.requests[last]
         self.requests.pop()
         self._sampler = None

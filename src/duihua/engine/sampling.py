@@ -47,11 +47,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One token for each row. logprobs: see settings.py. top: each row's (id, log-probability), likeliest first."""
+    """One token for each row. logprobs: see settings.py. top: each row's (id, log-probability), likeliest first.
+
+    Where a row's logits are no numbers its logprob is NaN and its token means nothing; the other rows are as ever.
+    """
 
     tokens: list[int]
     logprobs: list[float]
     top: list[list[tuple[int, float]]] | None
+
+    def check(self, row: int) -> None:
+        """GenerationError when the logits of this row are no numbers."""
+        if math.isnan(self.logprobs[row]):
+            raise GenerationError(
+                "the model gives logits that are not numbers", remedy="Its weights are broken: use another"
+            )
 
 
 def penalise(
@@ -169,9 +179,11 @@ class SamplingBatch:
         processed_bv = self.processed(logits_bv)
         if self._all_greedy:
             tokens_b = processed_bv.argmax(dim=-1)
+            peak_b1 = processed_bv.gather(-1, tokens_b[:, None])
         else:
             scaled_bv = own_bv if processed_bv is logits_bv else processed_bv / self._temperature
-            probabilities_bv = (scaled_bv - scaled_bv.amax(dim=-1, keepdim=True)).exp()
+            peak_b1 = scaled_bv.amax(dim=-1, keepdim=True)
+            probabilities_bv = (scaled_bv - peak_b1).exp()
             if self._truncated:
                 mask_bv = truncation_mask(probabilities_bv, self._top_k, self._top_p, self._min_p)
                 probabilities_bv = probabilities_bv * mask_bv
@@ -180,14 +192,10 @@ class SamplingBatch:
                 tokens_b = torch.where(self._greedy, processed_bv.argmax(dim=-1), tokens_b)
         tokens_b = tokens_b.clamp(max=logits_bv.shape[-1] - 1)  # reached only when the logits are not numbers
         logprobs_b = own_bv.gather(-1, tokens_b[:, None])[:, 0] - normaliser_b
+        logprobs_b = logprobs_b.where(peak_b1[:, 0].isfinite(), torch.nan)
         self._count(tokens_b)
-        logprobs = logprobs_b.tolist()
-        if any(map(math.isnan, logprobs)):
-            raise GenerationError(
-                "the model gives logits that are not numbers", remedy="Its weights are broken: use another"
-            )
         top = self._alternatives(own_bv - normaliser_b[:, None]) if self._most_top else None
-        return Drawn(tokens_b.tolist(), logprobs, top)
+        return Drawn(tokens_b.tolist(), logprobs_b.tolist(), top)
 
     def _count(self, tokens_b: Tensor) -> None:
         self._made += 1

@@ -72,6 +72,12 @@ class SlotCache:
         self._kept[slot] = Kept()
         return min(shared[best], len(prompt) - 1)
 
+    def wipe(self, slot: int) -> None:
+        """Overwrite keys and values that are no numbers: a mask hides numbers alone, 0 times NaN is NaN."""
+        if self.cache is not None:
+            for tensor in (self.cache.keys, self.cache.values):
+                tensor[:, slot] = 0
+
     def forget(self) -> None:
         """No free slot holds anything that may be used again."""
         self._kept = [Kept()] * self.slots

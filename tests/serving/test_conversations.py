@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.exc import OperationalError
 
 from duihua.errors import ServingError
-from duihua.serving.conversations import MIGRATIONS, ConversationStore, NotFoundError, title_of
+from duihua.serving.conversations import (
+    MIGRATIONS,
+    Conversation,
+    ConversationStore,
+    NotFoundError,
+    StoredMessage,
+    title_of,
+)
 
 
 @pytest.fixture
@@ -87,6 +96,32 @@ def test_deleting_a_conversation_deletes_its_messages(store: ConversationStore) 
             read()
     with pytest.raises(NotFoundError):
         store.write(message, content="late", details={})
+
+
+def a_long_conversation(store: ConversationStore, count: int) -> str:
+    """Each message under the one before, written in one transaction."""
+    c = store.create().id
+    with store._session(writes=True) as session:
+        for i in range(count):
+            role, parent = ("user", "assistant")[i % 2], f"m{i - 1}" if i else None
+            row = {"sequence": i, "role": role, "content": "x", "model": "", "details": {}, "created_at": 0.0}
+            session.execute(insert(StoredMessage).values(id=f"m{i}", conversation_id=c, parent_id=parent, **row))
+    return c
+
+
+def test_a_conversation_longer_than_sqlites_cascade_can_be_deleted(store: ConversationStore) -> None:
+    other = store.create().id
+    kept = say(store, other, say(store, other, None, "user", "stays"), "assistant", "stays too")
+    c = a_long_conversation(store, 1500)
+    store.delete(c)
+    with pytest.raises(NotFoundError):
+        store.messages(c)
+    with store._session() as session:
+        assert session.scalar(select(func.count()).select_from(StoredMessage)) == 2
+    assert [m.content for m in store.path(other, kept)] == ["stays", "stays too"]
+    again = a_long_conversation(store, 1500)  # negative control: the cascade alone does not reach that far
+    with pytest.raises(OperationalError, match="too many levels"), store._session(writes=True) as session:
+        session.execute(delete(Conversation).where(Conversation.id == again))
 
 
 def test_a_message_of_another_conversation_is_no_parent_and_no_leaf(store: ConversationStore) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import JSON, Connection, ForeignKey, Text, create_engine, event, func, or_, select, text
+from sqlalchemy import JSON, Connection, ForeignKey, Text, create_engine, event, func, or_, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
@@ -172,9 +172,16 @@ class ConversationStore:
             return conversation
 
     def delete(self, conversation_id: str) -> None:
-        """Delete a conversation and its messages."""
+        """Delete a conversation and its messages.
+
+        The links between messages go first: SQLite follows a cascade from parent to child to grandchild for 1,000 steps
+        at most, and a conversation of more messages could not be deleted.
+        """
         with self._session(writes=True) as session:
-            session.delete(_find(session, Conversation, conversation_id))
+            conversation = _find(session, Conversation, conversation_id)
+            messages = update(StoredMessage).where(StoredMessage.conversation_id == conversation_id)
+            session.execute(messages.values(parent_id=None))
+            session.delete(conversation)
 
     # Messages
 

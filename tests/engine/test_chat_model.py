@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import duihua
-from duihua.engine.chat_model import CHAT_DEFAULTS, ChatModel, Usage
+from duihua.engine.chat_model import CHAT_DEFAULTS, ChatModel, Usage, fewest_left_out
 from duihua.errors import BundleError, DataError, GenerationError
 from duihua.text.chat_template import Message
 
@@ -100,8 +102,7 @@ def test_the_oldest_turns_are_dropped_whole_and_the_system_message_stays(model: 
     for turn in range(12):
         conversation += [user(f"question {turn}"), assistant(f"answer {turn}")]
     conversation.append(user("last question"))
-    settings = model.settings(max_new_tokens=20)
-    prepared = model.prepare(conversation, settings)
+    prepared = model.prepare(conversation, model.settings(max_new_tokens=20))
     assert prepared.dropped_turns > 0
     assert len(prepared.ids) + 20 <= model.context
     kept = conversation[1 + 2 * prepared.dropped_turns :]
@@ -120,6 +121,102 @@ def test_a_conversation_that_fits_is_left_alone(model: ChatModel) -> None:
     conversation = [SYSTEM, user("one"), assistant("two"), user("three")]
     prepared = model.prepare(conversation, model.settings())
     assert (prepared.messages, prepared.dropped_turns) == (conversation, 0)
+
+
+def the_plain_way(model: ChatModel, messages: list[Message], most_new: int) -> tuple[int, list[Message], list[int]]:
+    """One turn after the other is left out, and the rest encoded again, until it fits: (turns left out, kept, ids)."""
+    system, reserve = [m for m in messages[:1] if m["role"] == "system"], min(most_new, model.context // 4)
+    rest = messages[len(system) :]
+    starts = [0, *(index for index, message in enumerate(rest) if message["role"] == "user" and index)]
+    dropped = 0
+    while True:
+        kept = system + rest[starts[dropped] :]
+        ids = model.template.encode(kept, add_generation_prompt=True).ids
+        if len(ids) + reserve <= model.context or dropped == len(starts) - 1:
+            return dropped, kept, ids
+        dropped += 1
+
+
+TEMPLATES = {
+    "chatml": None,
+    "default_system": """{%- if messages[0].role != 'system' %}<|im_start|>system
+You are kind.<|im_end|>
+{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}
+{{ m.content | trim }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}""",
+    "plain_words": """{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %} {{ m.content }}
+{% endif %}{% endfor %}""",
+}
+TOOL_SYSTEM: Message = {
+    "role": "system",
+    "content": "Be kind.",
+    "tools": [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}],
+}
+turns = st.lists(
+    st.tuples(st.sampled_from(["user", "user", "assistant", "tool"]), st.integers(0, 12)), min_size=1, max_size=25
+)
+
+
+@pytest.mark.parametrize("source", TEMPLATES.values(), ids=TEMPLATES)
+def test_what_is_left_out_is_what_the_plain_way_leaves_out(model: ChatModel, source: str | None) -> None:
+    if source is not None:
+        model.tokenizer.chat_template = source
+    several = set()
+
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(turns, st.sampled_from([[], [SYSTEM], [TOOL_SYSTEM]]), st.integers(1, 60))
+    def check(drawn: list[tuple[str, int]], system: list[Message], most_new: int) -> None:
+        messages = [*system, *(Message(role=role, content="好 a " * size + role) for role, size in drawn)]
+        dropped, kept, ids = the_plain_way(model, messages, most_new)
+        sampling = model.settings(max_new_tokens=most_new)
+        if len(ids) >= model.context:
+            with pytest.raises(GenerationError, match=f"have {len(ids)} tokens"):
+                model.prepare(messages, sampling)
+            return
+        prepared = model.prepare(messages, sampling)
+        assert (prepared.dropped_turns, prepared.messages, prepared.ids) == (dropped, kept, ids)
+        several.add(min(dropped, 3))
+
+    check()
+    assert several == {0, 1, 2, 3}  # nothing was left out, little, and much
+
+
+def test_a_long_conversation_is_read_a_few_times_and_not_once_a_turn(
+    model: ChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = [SYSTEM]
+    for turn in range(400):
+        conversation += [user(f"question {turn}"), assistant(f"answer {turn}")]
+    conversation.append(user("last question"))
+    read: list[int] = []
+    encode = model.template.encode
+
+    def counted(messages: list[Message], add_generation_prompt: bool = False) -> object:
+        read.append(len(messages))
+        return encode(messages, add_generation_prompt)
+
+    monkeypatch.setattr(model.template, "encode", counted)
+    prepared = model.prepare(conversation, model.settings(max_new_tokens=20))
+    assert prepared.dropped_turns > 390
+    assert read[0] == len(conversation)  # whether all of it fits
+    assert sum(read[1:]) < 100
+    few, read[:] = sum(read), []
+    assert the_plain_way(model, conversation, 20)[0] == prepared.dropped_turns
+    assert sum(read) > 100 * few  # negative control: what the plain way reads
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_the_fewest_to_leave_out_are_found_in_few_looks(most: int, needed: int) -> None:
+    looked: list[int] = []
+
+    def fits(dropped: int) -> bool:
+        looked.append(dropped)
+        return dropped >= needed
+
+    assert fewest_left_out(most, fits) == min(most, needed)
+    assert len(looked) <= 2 + 2 * (most + 1).bit_length()
+    assert all(0 <= place <= most for place in looked)
 
 
 def test_replies_before_the_first_user_message_go_with_the_oldest_turn(model: ChatModel) -> None:

@@ -10,7 +10,7 @@ that alone do not fit are an error.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -225,15 +225,17 @@ class ChatModel:
         self.template.validate(messages)
         system = [m for m in messages[:1] if m["role"] == "system"]
         rest = messages[len(system) :]
-        starts = [index for index, message in enumerate(rest) if message["role"] == "user" and index] or [len(rest)]
-        reserve = min(settings.max_new_tokens, self.context // 4)
-        kept, dropped = messages, 0
-        ids = self._ids(kept)
-        for start in starts:
-            if len(ids) + reserve <= self.context or start == len(rest):
-                break
-            kept, dropped = system + rest[start:], dropped + 1
-            ids = self._ids(kept)
+        starts = [0, *(index for index, message in enumerate(rest) if message["role"] == "user" and index)]
+        room = self.context - min(settings.max_new_tokens, self.context // 4)
+        read: dict[int, list[int]] = {}
+
+        def fits(dropped: int) -> bool:
+            if dropped not in read:
+                read[dropped] = self._ids(system + rest[starts[dropped] :])
+            return len(read[dropped]) <= room
+
+        dropped = fewest_left_out(len(starts) - 1, fits)
+        kept, ids = system + rest[starts[dropped] :], read[dropped]
         if len(ids) >= self.context:
             raise GenerationError(
                 f"system message and last turn have {len(ids)} tokens, the model's context is {self.context}",
@@ -244,6 +246,28 @@ class ChatModel:
 
     def _ids(self, messages: Sequence[Message]) -> list[int]:
         return self.template.encode(messages, add_generation_prompt=True).ids
+
+
+def fewest_left_out(most: int, fits: Callable[[int], bool]) -> int:
+    """The fewest turns to leave out, from 0 to `most`, so that the rest fits; `most` where nothing does.
+
+    Leaving out one turn after the other reads a conversation of n turns n times. Here what is read is all of it, once,
+    then its end in doubling steps, then halves between the last that fitted and the first that did not: no more than the
+    logarithm of what fits. It holds as long as a conversation gets no longer by leaving turns out; with a template for
+    which that is not so, what is found fits all the same, and with one turn more it would not.
+    """
+    if fits(0) or not most:
+        return 0
+    if not fits(most):
+        return most
+    too_few, enough, step = 0, most, 1
+    while enough - too_few > 1:
+        tried = max(enough - step, (too_few + enough) // 2)
+        if fits(tried):
+            enough, step = tried, 2 * step
+        else:
+            too_few, step = tried, most  # from here on halves
+    return enough
 
 
 def _optional(directory: Path, name: str) -> dict[str, Any]:

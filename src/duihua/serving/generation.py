@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from duihua.engine.request import TokenEvent
 from duihua.engine.settings import SamplingSettings
 from duihua.serving.metrics import Metrics
 from duihua.serving.served_model import Prompt, Sample, ServedModel
+
+Arrival = tuple[int, TokenEvent | Exception]
+"""The sample, and what it brought."""
 
 
 @dataclass
@@ -56,23 +59,31 @@ class Generation:
     async def events(self) -> AsyncGenerator[tuple[int, TokenEvent], None]:
         """(sample, event) as they come, until each sample had an event with a finish_reason.
 
-        Over the deadline a sample ends with `length`. An error of the engine is raised.
+        Over the deadline a sample ends with `length`, behind whatever it had written by then: a reader who is slow, or
+        late, loses nothing. An error of the engine is raised.
         """
         name = self.model.card.name
-        arrivals: asyncio.Queue[tuple[int, TokenEvent | Exception]] = asyncio.Queue()
+        arrivals: asyncio.Queue[Arrival] = asyncio.Queue()
         readers = [asyncio.create_task(_read(i, ticket, arrivals)) for i, ticket in enumerate(self._tickets)]
         unfinished = set(range(self.samples))
         self.metrics.running.labels(name).inc(self.samples)
         self.metrics.prompt_tokens.labels(name).inc(len(self.prompt.ids))
+        over = False
         try:
+            await asyncio.sleep(0)  # the readers bring what is there already
             while unfinished:
+                left = self.deadline_seconds - self.seconds
+                if left <= 0 and not over:
+                    over = True
+                    self.cancel()
                 try:
-                    left = self.deadline_seconds - self.seconds
-                    index, event = await asyncio.wait_for(arrivals.get(), max(0.0, left))
+                    index, event = await _next(arrivals, left)
                 except TimeoutError:
                     for index in sorted(unfinished):
                         yield index, TokenEvent(None, finish_reason="length")
                     return
+                if over and not isinstance(event, Exception) and event.finish_reason == "cancelled":
+                    event = replace(event, finish_reason="length")
                 if isinstance(event, Exception):
                     raise event
                 if event.id is not None:
@@ -95,7 +106,13 @@ class Generation:
             self.metrics.first_token_seconds.labels(name).observe(self.seconds_to_first)
 
 
-async def _read(index: int, ticket: Sample, arrivals: asyncio.Queue[tuple[int, TokenEvent | Exception]]) -> None:
+async def _next(arrivals: asyncio.Queue[Arrival], seconds: float) -> Arrival:
+    """What has arrived, else what arrives within the time; TimeoutError when nothing does. (`wait_for` without time left
+    does not look.)"""
+    return arrivals.get_nowait() if not arrivals.empty() else await asyncio.wait_for(arrivals.get(), max(0.0, seconds))
+
+
+async def _read(index: int, ticket: Sample, arrivals: asyncio.Queue[Arrival]) -> None:
     try:
         async for event in ticket:
             arrivals.put_nowait((index, event))

@@ -197,14 +197,34 @@ def _cancel(generations: list[Generation]) -> None:
 
 
 async def _tokens(generations: list[Generation]) -> AsyncGenerator[tuple[int, TokenEvent], None]:
-    """(choice, event) of all samples of all prompts, the prompts one after another; all of them run at once."""
-    try:
-        for number, generation in enumerate(generations):
+    """(choice, event) of all samples of all prompts as they come: read one after the other, a prompt whose turn came behind
+    the deadline would lose what was long written."""
+    arrivals: asyncio.Queue[tuple[int, TokenEvent] | Exception | None] = asyncio.Queue()
+
+    async def read(number: int, generation: Generation) -> None:
+        try:
             async with contextlib.aclosing(generation.events()) as events:
                 async for index, token in events:
-                    yield number * generation.samples + index, token
+                    arrivals.put_nowait((number * generation.samples + index, token))
+            arrivals.put_nowait(None)
+        except Exception as error:
+            arrivals.put_nowait(error)
+
+    readers = [asyncio.create_task(read(number, generation)) for number, generation in enumerate(generations)]
+    reading = len(readers)
+    try:
+        while reading:
+            arrived = await arrivals.get()
+            if isinstance(arrived, Exception):
+                raise arrived
+            if arrived is None:
+                reading -= 1
+            else:
+                yield arrived
     finally:
         _cancel(generations)
+        for reader in readers:
+            reader.cancel()
 
 
 async def _whole(request: Request, generations: list[Generation], *, logprobs: bool) -> list[form.Choice]:

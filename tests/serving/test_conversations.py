@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.exc import OperationalError
 
-from duihua.errors import ServingError
+from duihua.errors import ConfigError, ServingError
+from duihua.serving.config import ServingConfig
 from duihua.serving.conversations import (
     MIGRATIONS,
     Conversation,
@@ -172,6 +174,29 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
         ConversationStore(f"sqlite:///{path}")
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT version FROM schema_version").fetchall() == [(len(MIGRATIONS) + 1,)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sqlite://", "sqlite:///:memory:", ":memory:", "sqlite+pysqlite://", "sqlite:///file:x?mode=memory&uri=true"],
+)
+def test_a_database_in_memory_is_refused_because_threads_could_not_share_it(name: str) -> None:
+    config = ServingConfig(store=name)
+    with pytest.raises(ConfigError, match="memory"):
+        config.check()
+    with pytest.raises(ConfigError, match="memory"):
+        ConversationStore(config.store_url)
+
+
+def test_every_thread_sees_the_conversations_of_a_file(tmp_path: Path) -> None:
+    """The control of the test above: what is accepted can be shared."""
+    config = ServingConfig(store=f"sqlite:///{tmp_path / 'c.sqlite3'}")
+    config.check()
+    store = ConversationStore(config.store_url)
+    c = store.create().id
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(store.get, c).result().id == c
+    store.close()
 
 
 def test_a_file_that_is_no_database_is_one_clear_line(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class ServingConfig:
             raise ConfigError(
                 f"port {self.port} does not exist", where="port", remedy="Choose 1 to 65535, or 0 for a free one"
             )
+        refuse_memory(self.store_url)
         for name in ("slots", "queue", "deadline_seconds", "body_limit_kib"):
             if getattr(self, name) <= 0:
                 raise ConfigError(
@@ -72,6 +73,20 @@ class ServingConfig:
             return Path(home).expanduser() / "conversations.sqlite3"
         data = os.environ.get("XDG_DATA_HOME", "") or str(Path.home() / ".local" / "share")
         return Path(data) / "duihua" / "conversations.sqlite3"
+
+
+def refuse_memory(url: str) -> None:
+    """Raise ConfigError for a SQLite database in memory, where each thread of the server would have one of its own, without
+    the others' tables. One connection for all is no way out: a transaction belongs to its connection, so that a reader
+    would end what a writer has begun."""
+    kind, _, rest = url.partition("://")
+    database, _, query = rest.removeprefix("/").partition("?")
+    if kind.partition("+")[0] == "sqlite" and (database in ("", ":memory:", "file::memory:") or "mode=memory" in query):
+        raise ConfigError(
+            "conversations in memory cannot be shared by the threads of the server",
+            where="store",
+            remedy="Name a file, in a temporary folder if nothing is to stay",
+        )
 
 
 def is_loopback(host: str) -> bool:

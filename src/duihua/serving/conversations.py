@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from duihua.errors import ServingError
+from duihua.serving.config import refuse_memory
 
 TITLE_LENGTH: Final = 60
 Row = TypeVar("Row", bound="Base")
@@ -84,6 +85,7 @@ class ConversationStore:
     """All conversations of one server. Every method is one transaction and may be called from any thread."""
 
     def __init__(self, url: str) -> None:
+        refuse_memory(url)
         if url.startswith("sqlite:///"):
             Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         self._engine = create_engine(url)

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -103,6 +104,18 @@ def test_unknown_models_and_paths_are_404(post: Callable[..., httpx.Response]) -
     is_openai_error(post({}, path="/v1/models"), 405)
     is_openai_error(post({}, path="/api/conversations/none/messages"), 400)
     is_openai_error(post({"content": "x"}, path="/api/conversations/none/messages"), 404)
+
+
+def test_assets_of_a_page_that_is_not_built_are_404(serve: Callable[..., Any], scripted: Any, tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    with serve(tmp_path, scripted, page=page) as running:
+        url = f"{running.address}/assets/index.js"
+        is_openai_error(httpx.get(url), 404)
+        assert httpx.get(running.address).status_code == 503
+        (page / "assets").mkdir(parents=True)
+        (page / "assets" / "index.js").write_text("1")
+        assert httpx.get(url).text == "1"  # negative control: built while the server runs, it is served
+        is_openai_error(httpx.get(f"{running.address}/assets/other.js"), 404)
 
 
 def test_bodies_above_the_limit_are_413_with_and_without_a_length(server: Any) -> None:

@@ -52,7 +52,10 @@ def _response(file: Path, cache: str) -> Response:
 
 
 class Assets(StaticFiles):
-    """Files whose names hold their content's hash: they may be kept for ever."""
+    """Files whose names hold their content's hash: they may be kept for ever. None while the page is not built."""
+
+    async def check_config(self) -> None:
+        """Nothing: starlette takes a missing folder for a mistake and answers 500; here its files are not found, a 404."""
 
     def file_response(self, full_path: Any, *arguments: Any, **keywords: Any) -> Response:
         response = super().file_response(full_path, *arguments, **keywords)

@@ -115,10 +115,33 @@ def test_the_prompts_are_neither_rolled_out_nor_held_out(
     assert not seen["watched"] & (seen["train"] | seen["heldout"])
 
 
-def test_no_prompt_left_over_is_refused_before_any_reply(lab: Any, tmp_path: Path) -> None:
+def test_where_all_prompts_would_be_rolled_out_some_are_kept_aside(
+    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: dict[str, set[str]] = {}
+    right = ppo.held_out_meter
+
+    def spied(start: Any, *rest: Any) -> Any:
+        seen["all"] = {prompt.messages[-1]["content"] for prompt in start.train}
+        meter = right(start, *rest)
+        seen["train"] = {prompt.messages[-1]["content"] for prompt in start.train}
+        seen["watched"] = {prompt.messages[-1]["content"] for prompt in meter.prompts}
+        return meter
+
+    monkeypatch.setattr(ppo, "held_out_meter", spied)
+    config, context = stage(lab, tmp_path, "few")
+    ppo.run(watching(dataclasses.replace(config, iterations=1, train_prompts=5000)), context)
+    assert len(seen["watched"]) == 16 and not seen["watched"] & seen["train"]
+    assert seen["watched"] | seen["train"] == seen["all"]
+    assert f"16 prompts are kept aside to measure on, {len(seen['train'])} are trained on" in capsys.readouterr().out
+
+
+def test_too_few_prompts_to_keep_any_aside_are_refused_before_any_reply(lab: Any, tmp_path: Path) -> None:
     config, context = stage(lab, tmp_path, "none")
-    with pytest.raises(ConfigError, match=r"0 prompts of the training part are left over"):
-        ppo.run(watching(dataclasses.replace(config, train_prompts=5000)), context)
+    source = dataclasses.replace(lab.conversations(tmp_path / "few", 12), heldout=config.sources[0].path)
+    few = dataclasses.replace(config, sources=(source,))
+    with pytest.raises(ConfigError, match="too few to keep 4 of them aside"):
+        ppo.run(watching(few), context)
     assert not (context.directory / "rollouts").exists()
 
 

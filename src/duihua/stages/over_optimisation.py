@@ -173,11 +173,12 @@ def held_out_meter(start: Start, config: RolloutConfig, gold: Rule | None = None
         LeftOut(),
         start.judge.problem,
     )[len(start.train) :]
+    prompts = kept_aside(start, config.watch_prompts - len(prompts)) + prompts
     if len(prompts) < FEWEST_PROMPTS:
         raise ConfigError(
-            f"{len(prompts)} prompts of the training part are left over to measure on, at least {FEWEST_PROMPTS} are needed",
-            where=f"{start.stage}.train_prompts",
-            remedy="Lower it, so that not all prompts are rolled out, or set trainer.evaluate_every to 0",
+            f"{len(start.train)} prompts of the training part are too few to keep {FEWEST_PROMPTS} of them aside to measure on",
+            where=f"{start.stage}.sources",
+            remedy="Add conversations, or set trainer.evaluate_every to 0",
         )
     if gold is None:
         check_gold(start.stage, config.gold, prompts, "watch_prompts")
@@ -193,6 +194,18 @@ def held_out_meter(start: Start, config: RolloutConfig, gold: Rule | None = None
         start.dtype,
         measured if judge and judge.kind == "reward_model" else None,
     )
+
+
+def kept_aside(start: Start, lacking: int) -> list[Prompt]:
+    """Where the sources have no other prompts than those to train on: some of these, at most a quarter, which are then not
+    trained on."""
+    count = min(lacking, len(start.train) // 4)
+    if count <= 0:
+        return []
+    aside = start.train[-count:]
+    del start.train[-count:]
+    console.say(f"{start.stage}: {count} prompts are kept aside to measure on, {len(start.train)} are trained on")
+    return aside
 
 
 def over_optimisation(meter: HeldOutMeter | None, start: Start, config: RolloutConfig) -> dict[str, Any]:

@@ -66,8 +66,8 @@ def run(config: PPOConfig, context: StageContext, reward: Rule | None = None, go
         reward=reward,
         check=lambda _, judge: check_inputs(config, judge.bundle),
     )
-    start.say(f"{config.steps} updates, ")
     meter = held_out_meter(start, config, gold)
+    start.say(f"{config.steps} updates, ")
     policy, judge = start.policy, start.judge.bundle
     if config.lora:
         add_lora(policy.policy, config.lora, context.seed)

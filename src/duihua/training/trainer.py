@@ -166,7 +166,7 @@ class Trainer:
                 if due or by_count or for_good:
                     self.save(wait=for_good)
                     last_save = time.monotonic()
-                if stopping and self.step_number < self.steps:
+                if stopping:  # at the last step too: else a run of several stages would go on with the next
                     self.ranks.wait()  # a rank that ends takes the others with it, and the first one is still writing
                     raise KeyboardInterrupt
                 if evaluating:

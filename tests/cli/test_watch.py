@@ -167,9 +167,28 @@ def test_lines_come_once_and_only_when_they_are_whole(tmp_path: Path) -> None:
 
 def fake(monkeypatch: pytest.MonkeyPatch, name: str, calls: list[Any]) -> None:
     module = ModuleType(name)
-    module.init = lambda **words: calls.append(("init", words))  # type: ignore[attr-defined]
-    module.log = lambda figures, step: calls.append((step, figures))  # type: ignore[attr-defined]
-    module.finish = lambda: calls.append("finish")  # type: ignore[attr-defined]
+    present: list[str] = []
+
+    class Run:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def log(self, figures: Any, step: int) -> None:
+            assert self.name in present, "a run that another init has ended"
+            calls.append((step, figures))
+
+        def finish(self) -> None:
+            present.remove(self.name)
+            calls.append("finish")
+
+    def init(**words: Any) -> Run:
+        if words.get("reinit") != "create_new":
+            present.clear()
+        present.append(words["name"])
+        calls.append(("init", words))
+        return Run(words["name"])
+
+    module.init = init  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, name, module)
 
 
@@ -179,10 +198,33 @@ def test_figures_are_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     fake(monkeypatch, kind, calls)
     stage(tmp_path / "run")
     assert main([str(tmp_path / "run"), "--to", kind, "--once"]) == 0
-    assert calls[0] == ("init", {"project": "duihua", "name": "run/pretrain"})
+    assert calls[0][0] == "init" and calls[0][1].items() >= {"project": "duihua", "name": "run/pretrain"}.items()
     assert [step for step, _ in calls[1:4]] == [2, 4, 6]
     assert calls[1][1]["loss"] == 4.0 and "step" not in calls[1][1]
     assert calls[-1] == "finish"
+
+
+@pytest.mark.parametrize("kind", ["wandb", "trackio"])
+def test_figures_of_several_stages_go_to_runs_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Both packages end the present run when the next begins; figures went to the wrong one, or an error ended it all."""
+    calls: list[Any] = []
+    fake(monkeypatch, kind, calls)
+    for run in ("one", "two"):
+        stage(tmp_path / run)
+    assert main([str(tmp_path / "one"), str(tmp_path / "two"), "--to", kind, "--once"]) == 0
+    names = [words["name"] for what, words in (call for call in calls if call[0] == "init")]
+    assert names == ["one/pretrain", "two/pretrain"] and calls.count("finish") == 2
+    for run in ("one", "two"):
+        (tmp_path / run / "pretrain" / "result.json").write_text("{}", encoding="utf-8")
+    calls.clear()
+    both = [str(tmp_path / "one"), str(tmp_path / "two"), "--to", kind]
+    if kind == "trackio":
+        with pytest.raises(ConfigError, match="one training at a time"):
+            main(both)
+    else:
+        assert main(both) == 0 and calls.count("finish") == 2
 
 
 def test_tensorboard_gets_a_scalar_a_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

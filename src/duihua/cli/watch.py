@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -152,27 +153,40 @@ def _page(folders: Sequence[Path], arguments: argparse.Namespace) -> int:
 def _send(folders: Sequence[Path], kind: str, once: bool, every: float) -> int:
     """Hand the figures of every stage on, those that are there and, unless once, those that come."""
     from duihua.report.watching import Tail, watched_stages
-    from duihua.training.sinks import open_sink
+    from duihua.training.sinks import Sink, open_sink
 
-    stages = [path for folder in folders for path in (watched_stages(folder) if once else watched_stages(folder)[-1:])]
-    sinks = [open_sink(kind, f"{path.resolve().parent.name}/{path.name}", path / kind) for path in stages]
-    tails = [Tail(path / "metrics.jsonl") for path in stages]
-    try:
+    def hand_on(tail: Tail, sink: Sink) -> None:
+        for row in tail.read():
+            figures = {
+                name: float(value)
+                for name, value in row.items()
+                if name != "step" and isinstance(value, int | float) and not isinstance(value, bool)
+            }
+            sink.write(int(row["step"]), figures)
+
+    def opened(path: Path) -> Sink:
+        return open_sink(kind, f"{path.resolve().parent.name}/{path.name}", path / kind)
+
+    if once:  # one after the other: trackio has one run at a time
+        for path in (path for folder in folders for path in watched_stages(folder)):
+            with closing(opened(path)) as sink:
+                hand_on(Tail(path / "metrics.jsonl"), sink)
+        return 0
+    stages = [watched_stages(folder)[-1] for folder in folders]
+    if kind == "trackio" and len(stages) > 1:
+        raise ConfigError(
+            "trackio takes one training at a time",
+            where="--to trackio",
+            remedy="Watch each run by a command of its own",
+        )
+    with ExitStack() as stack:
+        pairs = [(Tail(path / "metrics.jsonl"), stack.enter_context(closing(opened(path)))) for path in stages]
         while True:
-            for tail, sink in zip(tails, sinks, strict=True):
-                for row in tail.read():
-                    figures = {
-                        name: float(value)
-                        for name, value in row.items()
-                        if name != "step" and isinstance(value, int | float) and not isinstance(value, bool)
-                    }
-                    sink.write(int(row["step"]), figures)
-            if once or all((path / "result.json").is_file() for path in stages):
+            for tail, sink in pairs:
+                hand_on(tail, sink)
+            if all((path / "result.json").is_file() for path in stages):
                 return 0
             time.sleep(every)
-    finally:
-        for sink in sinks:
-            sink.close()
 
 
 def _parser() -> argparse.ArgumentParser:

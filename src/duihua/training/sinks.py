@@ -56,17 +56,18 @@ class TensorBoardSink:
 
 
 class ProjectSink:
-    """wandb, and trackio, which has the same three functions."""
+    """wandb, and trackio, which has the same functions. Both know a present run, which a second `init` would end; so figures
+    go to the run that `init` gives, and wandb is told to leave others alone."""
 
     def __init__(self, module: ModuleType, name: str, project: str = "duihua") -> None:
-        self._module: Any = module
-        self._module.init(project=project, name=name)
+        beside = {"reinit": "create_new"} if module.__name__ == "wandb" else {}
+        self._run: Any = module.init(project=project, name=name, **beside)
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        self._module.log(dict(figures), step=step)
+        self._run.log(dict(figures), step=step)
 
     def close(self) -> None:
-        self._module.finish()
+        self._run.finish()
 
 
 def _module(module: str, kind: str) -> ModuleType:

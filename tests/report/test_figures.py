@@ -7,6 +7,7 @@ import re
 import pytest
 from markupsafe import Markup
 
+from duihua.report.components import brief, number
 from duihua.report.figures import MAX_POINTS, metric_chart, nice_ticks, range_chart, smooth, thin, tick_label
 
 
@@ -38,6 +39,30 @@ def test_ticks_of_a_range_by_hand() -> None:
 )
 def test_tick_labels(value: float, step: float, shown: str) -> None:
     assert tick_label(value, step) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (0.0005, "0.0005"),
+        (0.0015, "0.0015"),
+        (-0.0053, "−0.0053"),
+        (0.005, "0.005"),
+        (0.00999, "0.010"),
+        (5.2e-6, "5.2e−06"),
+        (0.02, "0.020"),
+        (0.713, "0.713"),
+        (123.456, "123.5"),
+        (4521.0, "4,521"),
+        (0.0, "0"),
+    ],
+)
+def test_small_numbers_keep_two_significant_digits_and_others_their_look(value: float, shown: str) -> None:
+    assert number(value) == shown
+
+
+def test_learning_rates_in_captions_are_those_of_the_schedule() -> None:
+    assert [brief(value) for value in (0.0005, 0.0015, 5.2e-6)] == ["0.0005", "0.0015", "5.2e−06"]
 
 
 def test_thinning_keeps_peaks_and_the_order_and_plain_slicing_does_not() -> None:

@@ -81,7 +81,10 @@ def _turn(message: Mapping[str, Any]) -> Markup:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number as text: whole ones with separators, others with `digits` places, "–" for none, "NaN" for not finite."""
+    """A number as text: whole ones with separators, others with `digits` places, "–" for none, "NaN" for not finite.
+
+    Below 0.01 two significant digits count instead: in three places a learning rate of 0.0005 would read 0.001.
+    """
     if value is None or isinstance(value, bool | str | Mapping):
         return "–"
     if isinstance(value, int):
@@ -92,9 +95,12 @@ def number(value: Any, digits: int = 3) -> str:
     if number_ == 0:
         return "0"
     size = abs(number_)
-    if size != 0 and size < 0.5 * 10**-digits:
+    if size < 1e-4:
         return f"{number_:.1e}".replace("-", "−")
-    return f"{number_:,.{0 if size >= 1000 else 1 if size >= 100 else digits}f}".replace("-", "−")
+    text = f"{number_:,.{0 if size >= 1000 else 1 if size >= 100 else digits}f}"
+    if size < 0.01:  # the longer of the two, so that 0.00999 keeps the look of its neighbours: 0.010
+        text = max(text, f"{number_:.2g}", key=len)
+    return text.replace("-", "−")
 
 
 def rate(value: Any) -> str:

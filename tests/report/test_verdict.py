@@ -121,6 +121,26 @@ def test_figures_inside_the_limits_stay_good(tmp_path: Path) -> None:
     assert set(words(run).values()) == {"good"}
 
 
+@pytest.mark.parametrize(
+    ("after", "status", "english", "chinese"),
+    [
+        (3.4, "good", "did not fall (3.3 to 3.4)", "没有下降"),
+        (2.4, "good", "fell by no more than a point (3.3 to 2.4)", "下降不超过一分"),
+        (2.2, "watch", "fell (3.3 to 2.2)", "下降了"),
+    ],
+)
+def test_a_fall_of_bleu_within_the_tolerance_is_called_a_fall(
+    tmp_path: Path, after: float, status: str, english: str, chinese: str
+) -> None:
+    run = change(build_fake_run(tmp_path), "evaluate", bleu_by_stage={"sft": {"value": 3.3}, "ppo": {"value": after}})
+    assert [seen for text, seen in words(run).items() if english in text and chinese in text] == [status]
+
+
+def test_a_length_inside_the_limit_is_not_called_kept(tmp_path: Path) -> None:
+    run = change(build_fake_run(tmp_path), "ppo", length={"before": 19.1, "after": 13.6})
+    assert [seen for text, seen in words(run).items() if "no more than three tenths (19.1 to 13.6" in text] == ["good"]
+
+
 def test_rising_and_broken_and_jumping_curves_are_seen(tmp_path: Path) -> None:
     run = build_fake_run(tmp_path, stages=("pretrain",))
     rows = [{"step": step, "loss": 5.0 - 0.01 * min(step, 150) + 0.02 * max(0, step - 150)} for step in range(200)]

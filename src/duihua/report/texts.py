@@ -245,8 +245,8 @@ TEXTS: dict[str, Text] = {
         "PPO：回答的重复率上升了（{before} 到 {after}）：这是钻奖励空子的常见迹象。",
     ),
     "check.length": Text(
-        "PPO: replies kept their length ({before} to {after} tokens on average).",
-        "PPO：回答的长度大致未变（平均 {before} 到 {after} 个词元）。",
+        "PPO: the length of replies changed by no more than three tenths ({before} to {after} tokens on average).",
+        "PPO：回复的长度变化不超过三成（平均 {before} 到 {after} 个词元）。",
     ),
     "check.shorter": Text(
         "PPO: replies became much shorter ({before} to {after} tokens on average). Part of the reward may come from saying "
@@ -275,7 +275,12 @@ TEXTS: dict[str, Text] = {
     ),
     "check.bleu": Text(
         "PPO: BLEU against the reference replies did not fall ({before} to {after}).",
-        "PPO：与参考回答相比的 BLEU 没有下降（{before} 到 {after}）。",
+        "PPO：与参考回复相比的 BLEU 没有下降（{before} 到 {after}）。",
+    ),
+    "check.bleu_near": Text(
+        "PPO: BLEU against the reference replies fell by no more than a point ({before} to {after}), about as much as two "
+        "samplings of one model differ by.",
+        "PPO：与参考回复相比的 BLEU 下降不超过一分（{before} 到 {after}），与同一模型两次采样的差别相当。",
     ),
     "check.bleu_down": Text(
         "PPO: BLEU against the reference replies fell ({before} to {after}): the reward rose, but the replies moved away from "

@@ -134,7 +134,7 @@ def _bleu(record: RunRecord) -> Check | None:
     values = {"before": number(before, 1), "after": number(after, 1)}
     if after < before - 1:
         return Check("watch", t("check.bleu_down", **values))
-    return Check("good", t("check.bleu", **values))
+    return Check("good", t("check.bleu" if after >= before else "check.bleu_near", **values))
 
 
 def _greetings(record: RunRecord) -> Check | None:

@@ -141,6 +141,23 @@ def test_a_length_inside_the_limit_is_not_called_kept(tmp_path: Path) -> None:
     assert [seen for text, seen in words(run).items() if "no more than three tenths (19.1 to 13.6" in text] == ["good"]
 
 
+def judged(value: float, low: float, high: float, n: int = 118) -> dict[str, Any]:
+    return {"human": {"value": value, "low": low, "high": high, "n": n}}
+
+
+def test_judged_pairs_at_chance_are_said_though_the_mean_is_above(tmp_path: Path) -> None:
+    run = change(build_fake_run(tmp_path), "reward", kinds=judged(0.475, 0.387, 0.564))
+    found = [(text, seen) for text, seen in words(run).items() if "118 held-out pairs" in text]
+    assert [seen for _, seen in found] == ["watch"]
+    assert "0.475 [0.387, 0.564]" in found[0][0] and "118 个人工评判的留出偏好对" in found[0][0]
+
+
+@pytest.mark.parametrize("kinds", [judged(0.6, 0.51, 0.69), {"human": {"value": None, "low": 0.0, "high": 1.0, "n": 0}}, {}])
+def test_judged_pairs_above_chance_and_none_at_all_need_no_word(tmp_path: Path, kinds: dict[str, Any]) -> None:
+    run = change(build_fake_run(tmp_path), "reward", kinds=kinds)
+    assert not [text for text in words(run) if "pairs that people judged" in text]
+
+
 def test_rising_and_broken_and_jumping_curves_are_seen(tmp_path: Path) -> None:
     run = build_fake_run(tmp_path, stages=("pretrain",))
     rows = [{"step": step, "loss": 5.0 - 0.01 * min(step, 150) + 0.02 * max(0, step - 150)} for step in range(200)]

@@ -210,6 +210,13 @@ TEXTS: dict[str, Text] = {
         "Reward model: even the lower end of its accuracy, {low}, is above chance (0.5).",
         "奖励模型：准确率区间的下端 {low} 也高于瞎猜（0.5）。",
     ),
+    "check.reward_human": Text(
+        "Reward model: on the {n} held-out pairs that people judged its accuracy, {value} [{low}, {high}], may be chance. It "
+        "tells replies of the data from the model's own, but not the better of two good ones, and PPO climbs just that. More "
+        "judged pairs help.",
+        "奖励模型：在 {n} 个人工评判的留出偏好对上，准确率 {value} [{low}, {high}] 可能只是碰巧。"
+        "它分得清数据中的回复与模型自己的回复，却分不出两个好回复中哪个更好，而 PPO 攀登的正是它。增加人工评判的偏好对会有帮助。",
+    ),
     "check.reward_chance": Text(
         "Reward model: its accuracy may be chance (interval from {low}). PPO has nothing sound to climb.",
         "奖励模型：准确率可能只是碰巧（区间下端 {low}）。PPO 没有可靠的目标可以攀登。",

@@ -35,6 +35,7 @@ def alignment_checks(record: RunRecord) -> list[Check | None]:
     there."""
     return [
         _reward(record),
+        _judged_pairs(record),
         _probes(record),
         _gain(record),
         _kl(record),
@@ -57,6 +58,18 @@ def _reward(record: RunRecord) -> Check | None:
     if low > 0.5:
         return Check("good", t("check.reward", low=number(low)))
     return Check("bad", t("check.reward_chance", low=number(low)))
+
+
+def _judged_pairs(record: RunRecord) -> Check | None:
+    """Of the pairs that people judged alone, where the accuracy of all is above chance: those with sampled replies are easy
+    and can carry the mean."""
+    result = record.result("reward")
+    together = finite(dig(result, "accuracy.low"))
+    value, low, high, count = (finite(dig(result, f"kinds.human.{key}")) for key in ("value", "low", "high", "n"))
+    if together is None or together <= 0.5 or value is None or low is None or high is None or not count or low > 0.5:
+        return None
+    values = {"value": number(value), "low": number(low), "high": number(high)}
+    return Check("watch", t("check.reward_human", n=number(int(count)), **values))
 
 
 def _probes(record: RunRecord) -> Check | None:

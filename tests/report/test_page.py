@@ -174,6 +174,20 @@ def test_stage_without_a_result_is_drawn_from_its_metrics(tmp_path: Path) -> Non
     assert '<section id="curves"' in html
 
 
+def test_names_of_machine_and_judge_are_chinese_in_the_chinese_report(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path)
+    stored = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    (run / "reward").rename(run / "judge")
+    for stage in stored["stages"]:
+        if stage["name"] == "reward":
+            stage.update(name="judge", directory="judge")
+    (run / "run.json").write_text(json.dumps(stored), encoding="utf-8")
+    html = write_report(run).read_text(encoding="utf-8")
+    assert ">评判者</span>）</span>" in html and "奖励模型 (" not in html
+    assert "处理器" in html and "内存（GiB）" in html
+    assert "<code>processor</code>" not in html and "<code>memory_gib</code>" not in html
+
+
 def test_numbers_that_are_not_finite_do_not_stop_the_report(tmp_path: Path) -> None:
     run = build_fake_run(tmp_path)
     for path in run.glob("*/result.json"):

@@ -18,7 +18,7 @@ from duihua.report.translations import REASONS, TERMS, chinese
 PACKAGE = Path(duihua.__file__).parent
 COUNTERS = {"left_out", "cut", "notes", "reasons"}
 """What the code calls the things that count reasons: LeftOut values, and the packer's set."""
-RAISED = {"Fault", "BadRecordError"}
+RAISED = {"Fault", "BadRecordError", "DifferentPromptsError", "EqualSidesError", "NoReplyError"}
 """What carries a reason to a counter."""
 
 
@@ -40,15 +40,23 @@ def texts(node: ast.expr, constants: dict[str, str]) -> list[str]:
     return []
 
 
+def assigned(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """Each name with what it is given: one alone, or several at once (`A, B = "a", "b"`)."""
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+        return list(zip(target.elts, value.elts, strict=False))
+    return [(target, value)]
+
+
 def reasons(source: str) -> Iterator[str]:
     """Every reason that a module can produce: what it adds to a counter, raises, or returns from a `problem` function."""
     tree = ast.parse(source)
     constants = {
-        target.id: node.value.value
+        name.id: value.value
         for node in ast.walk(tree)
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        if isinstance(node, ast.Assign)
         for target in node.targets
-        if isinstance(target, ast.Name)
+        for name, value in assigned(target, node.value)
+        if isinstance(name, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, str)
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and node.args:
@@ -57,6 +65,9 @@ def reasons(source: str) -> Iterator[str]:
                 called.id if isinstance(called, ast.Name) else called.attr if isinstance(called, ast.Attribute) else ""
             )
             owner = called.value if isinstance(called, ast.Attribute) else None
+            owner = (
+                owner.value if isinstance(owner, ast.Subscript) else owner
+            )  # one counter of several: left_out[split]
             holder = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
             if name in RAISED or (name == "add" and holder in COUNTERS):
                 yield from texts(node.args[0], constants)
@@ -85,6 +96,8 @@ def test_every_reason_of_the_code_has_its_chinese_twin() -> None:
         "bytes that are not UTF-8",  # a fault
         "unknown role",  # a bad record
         "7 pair cut to 7 tokens",  # with values in it
+        "pair met before",  # one of two constants that are assigned at once
+        "chosen and rejected answer different prompts",  # a bad record of a kind of its own
     } <= found
     assert without_twin(found) == [], "add them to REASONS in report/translations.py"
     assert without_twin({"the moon was full"}) == ["the moon was full"]
@@ -96,8 +109,10 @@ def test_finder_reads_both_arms_constants_and_values() -> None:
         'def problem(x):\n    return f"longer than {x.limit} tokens" if x else ""\n'
         "left_out.add(WORD, place)\nself.left_out.add(f\"{'twice' if y else 'thrice'} told\", place)\n"
         'seen.add("no reason")\nFault("broken", place)\n'
+        'ONE, TWO = "first", "second"\nleft_out.add(ONE, place)\ndata.left_out[split].add(TWO, place)\n'
     )
-    assert set(reasons(source)) == {"longer than 7 tokens", "a word", "twice told", "thrice told", "broken"}
+    found = {"longer than 7 tokens", "a word", "twice told", "thrice told", "broken", "first", "second"}
+    assert set(reasons(source)) == found
 
 
 @pytest.mark.parametrize(

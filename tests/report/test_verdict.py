@@ -152,7 +152,9 @@ def test_judged_pairs_at_chance_are_said_though_the_mean_is_above(tmp_path: Path
     assert "0.475 [0.387, 0.564]" in found[0][0] and "118 个人工评判的留出偏好对" in found[0][0]
 
 
-@pytest.mark.parametrize("kinds", [judged(0.6, 0.51, 0.69), {"human": {"value": None, "low": 0.0, "high": 1.0, "n": 0}}, {}])
+@pytest.mark.parametrize(
+    "kinds", [judged(0.6, 0.51, 0.69), {"human": {"value": None, "low": 0.0, "high": 1.0, "n": 0}}, {}]
+)
 def test_judged_pairs_above_chance_and_none_at_all_need_no_word(tmp_path: Path, kinds: dict[str, Any]) -> None:
     run = change(build_fake_run(tmp_path), "reward", kinds=kinds)
     assert not [text for text in words(run) if "pairs that people judged" in text]

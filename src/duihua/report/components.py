@@ -162,9 +162,11 @@ def duration(seconds: Any) -> Markup:
 
 def stage_name(stage: StageRecord) -> Markup:
     """The stage's name in both languages, with the recipe's own name where that differs."""
-    key = f"stage.{stage.stage}"
-    name = t(key) if key in TEXTS else escape(stage.stage)
-    return name if stage.name == stage.stage else Markup("{} ({})").format(name, stage.name)
+    key, own = f"stage.{stage.stage}", f"stage.name.{stage.name}"
+    kind = t(key) if key in TEXTS else escape(stage.stage)
+    if stage.name == stage.stage:
+        return kind
+    return t("stage.named", stage=kind, name=t(own) if own in TEXTS else stage.name)
 
 
 def estimate(value: Any, digits: int = 3) -> Markup:

@@ -52,6 +52,8 @@ TEXTS: dict[str, Text] = {
     "stage.translate": Text("Translation", "翻译"),
     "stage.evaluate": Text("Evaluation", "评估"),
     "stage.compare": Text("Comparison", "对比"),
+    "stage.named": Text("{stage} ({name})", "{stage}（{name}）"),
+    "stage.name.judge": Text("judge", "评判者"),
     "model.base": Text("Base", "预训练模型"),
     "model.sft": Text("SFT", "微调模型"),
     "model.ppo": Text("PPO", "PPO 模型"),
@@ -215,7 +217,8 @@ TEXTS: dict[str, Text] = {
         "tells replies of the data from the model's own, but not the better of two good ones, and PPO climbs just that. More "
         "judged pairs help.",
         "奖励模型：在 {n} 个人工评判的留出偏好对上，准确率 {value} [{low}, {high}] 可能只是碰巧。"
-        "它分得清数据中的回复与模型自己的回复，却分不出两个好回复中哪个更好，而 PPO 攀登的正是它。增加人工评判的偏好对会有帮助。",
+        "它分得清数据中的回复与模型自己的回复，却分不出两个好回复中哪个更好，而 PPO 攀登的正是它。"
+        "增加人工评判的偏好对会有帮助。",
     ),
     "check.reward_chance": Text(
         "Reward model: its accuracy may be chance (interval from {low}). PPO has nothing sound to climb.",
@@ -461,6 +464,20 @@ TEXTS: dict[str, Text] = {
     "metric.class_loss": Text("Loss of the classes (L2)", "分类损失（L2）"),
     "metric.language_loss": Text("Loss of the texts (L1)", "文本的语言模型损失（L1）"),
     "metric.reward": Text("Reward after penalties", "扣除惩罚后的奖励"),
+    "metric.heldout_reward": Text("Reward, prompts not trained on", "奖励（未参与训练的提示）"),
+    "metric.heldout_judge": Text(
+        "Another judge's score, prompts not trained on", "另一评判者的分数（未参与训练的提示）"
+    ),
+    "metric.heldout_gold": Text("Gold score, prompts not trained on", "真值评分（未参与训练的提示）"),
+    "metric.heldout_kl": Text(
+        "KL from the fine-tuned model, prompts not trained on", "与微调模型的 KL 散度（未参与训练的提示）"
+    ),
+    "metric.heldout_length": Text("Reply length, prompts not trained on", "回复长度（未参与训练的提示）"),
+    "metric.heldout_eos_rate": Text(
+        "Replies that end by themselves, prompts not trained on", "自行结束的回复比例（未参与训练的提示）"
+    ),
+    "metric.heldout_repetition": Text("Repetition rate, prompts not trained on", "重复率（未参与训练的提示）"),
+    "metric.heldout_bits_per_byte": Text("Held-out bits per byte, while training", "训练中留出文本的每字节比特数"),
     "metric.score": Text("Reward model's score", "奖励模型的打分"),
     "metric.gold_score": Text("Gold score (only watched)", "真值评分（仅观察）"),
     "metric.repetition": Text("Repetition rate", "重复率"),
@@ -504,6 +521,7 @@ TEXTS: dict[str, Text] = {
     "unit.share": Text("share", "比例"),
     "unit.reward": Text("normalised reward", "归一化奖励"),
     "unit.raw_reward": Text("raw reward", "原始奖励"),
+    "unit.score": Text("score", "分数"),
     "unit.tokens": Text("tokens", "词元"),
     "unit.none": Text("value", "数值"),
     # language modelling
@@ -995,6 +1013,13 @@ TEXTS: dict[str, Text] = {
     "again.command": Text("Command", "命令"),
     "again.versions": Text("Versions", "版本"),
     "again.machine": Text("Machine", "机器"),
+    "machine.system": Text("Operating system", "操作系统"),
+    "machine.processor": Text("Processor", "处理器"),
+    "machine.cores": Text("Cores that the run may use", "可用的核心数"),
+    "machine.memory_gib": Text("Memory, GiB", "内存（GiB）"),
+    "machine.device": Text("Device", "设备"),
+    "machine.threads": Text("Threads", "线程数"),
+    "machine.seed": Text("Seed", "随机种子"),
     "column.part": Text("Part", "组件"),
     "column.version": Text("Version", "版本"),
     # watching a training

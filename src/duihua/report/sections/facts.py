@@ -87,8 +87,18 @@ def again(record: RunRecord) -> Markup | None:
         parts.append(heading(t("again.machine")))
         stated = machine if isinstance(machine, Mapping) else {"machine": machine}
         more = {key: run[key] for key in ("device", "threads", "seed") if key in run}
-        parts.append(_setting_table({**stated, **more}))
+        rows = [
+            (_machine_part(path), Markup("<code>{}</code>").format(value)) for path, value in _flat({**stated, **more})
+        ]
+        body = table((t("column.part"), t("column.value")), rows, "lw")
+        parts.append(Markup('<div class="settings">{}</div>').format(body))
     return joined(parts) if len(parts) > 1 else None
+
+
+def _machine_part(name: str) -> Markup:
+    """What a part of the machine is called in both languages, where it is one of ours."""
+    key = f"machine.{name}"
+    return t(key) if key in TEXTS else Markup("<code>{}</code>").format(name)
 
 
 def glossary(record: RunRecord) -> Markup | None:

@@ -408,7 +408,7 @@ def test_the_reward_model_shows_what_the_doctor_looks_at(tmp_path: Path) -> None
     assert "worse reply preferred: 233" in shown and "better reply preferred: 579" in shown
     assert "length tells nothing 0.531" in shown
     assert "190 replies of the same policy, each figure with its standard error 0.041 ± 0.103 1.009 ± 0.058" in shown
-    assert "偏向较差的回答：233" in html
+    assert "偏向较差的回复：233" in html
     stored = json.loads((run / "reward" / "result.json").read_text(encoding="utf-8"))
     for name in ("sources", "calibration_curve", "margins", "chosen_is_longer"):
         stored["metrics"].pop(name)

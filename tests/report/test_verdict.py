@@ -81,7 +81,7 @@ def test_healthy_run_has_only_good_checks(tmp_path: Path) -> None:
             "reward",
             {"probes": {"cut_short": {"value": 0.38}, "longer": {"value": 0.6}}},
             "watch",
-            'First third of the reply</span><span class="zh" lang="zh-CN">只取回答的前三分之一</span>” (0.380)',
+            'First third of the reply</span><span class="zh" lang="zh-CN">只取回复的前三分之一</span>” (0.380)',
         ),
         ("evaluate", {"bleu_by_stage": {"sft": {"value": 7.6}, "ppo": {"value": 4.0}}}, "watch", "fell (7.6 to 4.0)"),
         (

@@ -84,7 +84,7 @@ GLOSSARY: tuple[tuple[Text, Text], ...] = (
         Text(
             "A network that gives a reply one number. It learns from pairs in which one reply is preferred "
             "(Bradley-Terry: the difference of two rewards is the logarithm of the odds).",
-            "给一个回答打一个分数的网络。它从成对的偏好中学习（Bradley-Terry：两个奖励之差等于胜率比的对数）。",
+            "给一个回复打一个分数的网络。它从成对的偏好中学习（Bradley-Terry：两个奖励之差等于胜率比的对数）。",
         ),
     ),
     (
@@ -100,22 +100,22 @@ GLOSSARY: tuple[tuple[Text, Text], ...] = (
         Text(
             "Proximal policy optimisation: the model writes replies, the reward model judges them, and the model is "
             "moved towards the better ones in small, clipped steps.",
-            "模型写出回答，奖励模型打分，然后以受限的小步让模型靠近得分更高的回答。",
+            "模型写出回复，奖励模型打分，然后以受限的小步让模型靠近得分更高的回复。",
         ),
     ),
     (
-        Text("KL (nats per reply)", "KL 散度（奈特/回答）"),
+        Text("KL (nats per reply)", "KL 散度（奈特/回复）"),
         Text(
             "How far the model has moved from the fine-tuned one on its own replies. 0 means unchanged. A large value "
             "with a large reward is often a trick played on the reward model.",
-            "在模型自己的回答上，它离微调模型有多远。0 表示没有变化。KL 很大而奖励也很大，往往是在钻奖励模型的空子。",
+            "在模型自己的回复上，它离微调模型有多远。0 表示没有变化。KL 很大而奖励也很大，往往是在钻奖励模型的空子。",
         ),
     ),
     (
         Text("Entropy", "熵"),
         Text(
             "How undecided the model is when it writes a token. If it falls to 0, all replies become the same.",
-            "模型写每个词元时的犹豫程度。若降到 0，所有回答都会变得一样。",
+            "模型写每个词元时的犹豫程度。若降到 0，所有回复都会变得一样。",
         ),
     ),
     (
@@ -177,7 +177,7 @@ GLOSSARY: tuple[tuple[Text, Text], ...] = (
         Text(
             "The share of word groups that a reply has in common with a reference, from 0 to 100. The signature states "
             "how it was computed; figures with different signatures must not be compared.",
-            "回答与参考之间共有词组的程度，从 0 到 100。签名说明计算方式；签名不同的数值不可比较。",
+            "回复与参考之间共有词组的程度，从 0 到 100。签名说明计算方式；签名不同的数值不可比较。",
         ),
     ),
     (
@@ -185,7 +185,7 @@ GLOSSARY: tuple[tuple[Text, Text], ...] = (
         Text(
             "The share of short word groups in a reply that have already occurred in it. High values mean babbling in "
             "circles.",
-            "回答中已经出现过的短语片段所占的比例。数值高说明在兜圈子。",
+            "回复中已经出现过的短语片段所占的比例。数值高说明在兜圈子。",
         ),
     ),
 )

@@ -60,7 +60,7 @@ TEXTS: dict[str, Text] = {
     "model.dpo": Text("DPO", "DPO 模型"),
     "model.grpo": Text("GRPO", "GRPO 模型"),
     "model.rejection_sampling": Text("Rejection sampling", "拒绝采样微调"),
-    "model.best_of_n": Text("Best of {n}", "{n} 选 1"),
+    "model.best_of_n": Text("Best of {n}", "{n} 选一"),
     "model.before": Text("Before PPO", "PPO 之前"),
     "model.after": Text("After PPO", "PPO 之后"),
     "language.all": Text("Both", "合计"),
@@ -234,25 +234,25 @@ TEXTS: dict[str, Text] = {
     ),
     "check.kl": Text(
         "PPO: a reply is {kl} nats away from the fine-tuned model on average: it has stayed near its start.",
-        "PPO：平均每个回答与微调模型相距 {kl} 奈特，没有偏离起点太远。",
+        "PPO：平均每个回复与微调模型相距 {kl} 奈特，没有偏离起点太远。",
     ),
     "check.kl_far": Text(
         "PPO: a reply is {kl} nats away from the fine-tuned model on average (10 is far). "
         "Raise the KL coefficient or train for fewer steps, and read the samples: high reward may be a trick.",
-        "PPO：平均每个回答与微调模型相距 {kl} 奈特（10 已算很远）。"
+        "PPO：平均每个回复与微调模型相距 {kl} 奈特（10 已算很远）。"
         "请提高 KL 系数或减少步数，并细读样例：高奖励可能只是投机取巧。",
     ),
     "check.repetition": Text(
         "PPO: replies repeat themselves no more than before ({before} to {after}).",
-        "PPO：回答的重复率没有上升（{before} 到 {after}）。",
+        "PPO：回复的重复率没有上升（{before} 到 {after}）。",
     ),
     "check.repetition_chance": Text(
         "PPO: replies repeat themselves about as much as before ({before} to {after}; the paired standard error is {error}).",
-        "PPO：回答的重复率与之前相当（{before} 到 {after}；配对标准误为 {error}）。",
+        "PPO：回复的重复率与之前相当（{before} 到 {after}；配对标准误为 {error}）。",
     ),
     "check.repetition_up": Text(
         "PPO: replies repeat themselves more than before ({before} to {after}): a usual sign of reward hacking.",
-        "PPO：回答的重复率上升了（{before} 到 {after}）：这是钻奖励空子的常见迹象。",
+        "PPO：回复的重复率上升了（{before} 到 {after}）：这是钻奖励空子的常见迹象。",
     ),
     "check.length": Text(
         "PPO: the length of replies changed by no more than three tenths ({before} to {after} tokens on average).",
@@ -262,25 +262,25 @@ TEXTS: dict[str, Text] = {
         "PPO: replies became much shorter ({before} to {after} tokens on average). Part of the reward may come from saying "
         "less: read the samples below. Raise the KL coefficient, train for fewer steps, or give the reward model pairs whose "
         "better reply is the longer one.",
-        "PPO：回答明显变短（平均 {before} 到 {after} 个词元）。部分奖励可能只是来自少说话：请细读下面的样例。"
-        "可以提高 KL 系数、减少步数，或给奖励模型补充“较好的回答也较长”的偏好对。",
+        "PPO：回复明显变短（平均 {before} 到 {after} 个词元）。部分奖励可能只是来自少说话：请细读下面的样例。"
+        "可以提高 KL 系数、减少步数，或给奖励模型补充“较好的回复也较长”的偏好对。",
     ),
     "check.longer": Text(
         "PPO: replies became much longer ({before} to {after} tokens on average). Part of the reward may come from saying "
         "more: read the samples below. Raise the KL coefficient, train for fewer steps, or give the reward model pairs whose "
         "better reply is the shorter one.",
-        "PPO：回答明显变长（平均 {before} 到 {after} 个词元）。部分奖励可能只是来自多说话：请细读下面的样例。"
-        "可以提高 KL 系数、减少步数，或给奖励模型补充“较好的回答也较短”的偏好对。",
+        "PPO：回复明显变长（平均 {before} 到 {after} 个词元）。部分奖励可能只是来自多说话：请细读下面的样例。"
+        "可以提高 KL 系数、减少步数，或给奖励模型补充“较好的回复也较短”的偏好对。",
     ),
     "check.probes": Text(
         "Reward model: it prefers the true reply to each of the {count} kinds of spoilt copies more often than not.",
-        "奖励模型：对 {count} 种被破坏的回答，它都更多地偏爱原回答。",
+        "奖励模型：对 {count} 种被破坏的回复，它都更多地偏爱原回复。",
     ),
     "check.probe": Text("“{name}” ({value})", "“{name}”（{value}）"),
     "check.probes_low": Text(
         "Reward model: some spoilt replies score above the true one more often than not: {probes}; the figure is the share of "
         "prompts where the true reply wins. PPO could earn reward this way. More pairs, or pairs with just these faults, help.",
-        "奖励模型：有些被破坏的回答多半得分高于原回答：{probes}；括号内是原回答胜出的比例。"
+        "奖励模型：有些被破坏的回复多半得分高于原回复：{probes}；括号内是原回复胜出的比例。"
         "PPO 可能靠这些手法骗取奖励。增加偏好对，或专门补充含这类毛病的偏好对，会有帮助。",
     ),
     "check.bleu": Text(
@@ -295,7 +295,7 @@ TEXTS: dict[str, Text] = {
     "check.bleu_down": Text(
         "PPO: BLEU against the reference replies fell ({before} to {after}): the reward rose, but the replies moved away from "
         "what people wrote. If you want a model to talk with, compare it with the fine-tuned one.",
-        "PPO：与参考回答相比的 BLEU 下降了（{before} 到 {after}）：奖励升高了，但回答离人写的更远了。"
+        "PPO：与参考回复相比的 BLEU 下降了（{before} 到 {after}）：奖励升高了，但回复离人写的更远了。"
         "若要挑一个模型来对话，请与微调模型比较后再定。",
     ),
     "check.greeting": Text(
@@ -350,7 +350,7 @@ TEXTS: dict[str, Text] = {
     ),
     # comparison of all models
     "compare.title": Text("All stages side by side", "各阶段并排比较"),
-    "compare.machine": Text("Time machine: one prompt, every stage", "时光机：同一提示，每个阶段的回答"),
+    "compare.machine": Text("Time machine: one prompt, every stage", "时光机：同一提示，每个阶段的回复"),
     "compare.machine.note": Text(
         "Sampled at temperature {temperature}, from the same random numbers for all models.",
         "采样温度 {temperature}，所有模型使用相同的随机数。",
@@ -360,13 +360,13 @@ TEXTS: dict[str, Text] = {
     "compare.note": Text(
         "Every model answers the same {n} held-out prompts once. The judge sees two replies without knowing whose they are, "
         "in one order and then in the other; a reply wins only where both verdicts name it, and a tie is half a win.",
-        "每个模型对相同的 {n} 个留出提示各答一次。评判者看到两个回答，但不知道出自谁，先按一种顺序，再颠倒顺序；"
-        "两次都选中同一个回答才算它胜，平局算半胜。",
+        "每个模型对相同的 {n} 个留出提示各答一次。评判者看到两个回复，但不知道出自谁，先按一种顺序，再颠倒顺序；"
+        "两次都选中同一个回复才算它胜，平局算半胜。",
     ),
     "compare.judge.known": Text(
         "The judge is a reward model that no policy was trained against. It prefers the better reply in {value} of its "
         "held-out pairs [{low}, {high}]; a judge near 0.5 would know nothing.",
-        "评判者是一个没有任何策略针对它训练过的奖励模型。在它的留出偏好对上，它选中较好回答的比例为 {value} [{low}, {high}]；"
+        "评判者是一个没有任何策略针对它训练过的奖励模型。在它的留出偏好对上，它选中较好回复的比例为 {value} [{low}, {high}]；"
         "接近 0.5 的评判者等于什么也不懂。",
     ),
     "compare.judge.reward": Text(
@@ -386,7 +386,7 @@ TEXTS: dict[str, Text] = {
     "compare.against": Text("Against the fine-tuned model", "与微调模型相比"),
     "compare.against.note": Text(
         "What the judge says of each model, and how far from the fine-tuned one it had to go for it, in nats a reply.",
-        "评判者对每个模型的看法，以及为此离开微调模型多远（每个回答的奈特）。",
+        "评判者对每个模型的看法，以及为此离开微调模型多远（每个回复的奈特）。",
     ),
     "compare.unseen.note": Text(
         "What the judge does not see: a policy that merely talks more, or repeats itself, should not count as better. Changes "
@@ -399,11 +399,11 @@ TEXTS: dict[str, Text] = {
     "compare.length": Text("Tokens", "词元数"),
     "compare.repetition": Text("Repeated", "重复率"),
     "compare.ended": Text("Ended", "自行结束"),
-    "compare.worse": Text("Where it got worse", "哪些回答变差了"),
+    "compare.worse": Text("Where it got worse", "哪些回复变差了"),
     "compare.worse.note": Text(
         "Of each model the replies that fell furthest in the judge’s eyes, beside the fine-tuned model’s reply to the same "
         "prompt. Read them: an average hides what was lost.",
-        "每个模型在评判者眼中跌得最多的回答，旁边是微调模型对同一提示的回答。请读一读：平均值会掩盖失去的东西。",
+        "每个模型在评判者眼中跌得最多的回复，旁边是微调模型对同一提示的回复。请读一读：平均值会掩盖失去的东西。",
     ),
     "compare.more_worse": Text("More of them: {count}", "更多：{count} 个"),
     "compare.score": Text("judge’s score {value}", "评判分 {value}"),
@@ -416,8 +416,8 @@ TEXTS: dict[str, Text] = {
     ),
     "gaming.frontier": Text("What a gain costs", "提升的代价"),
     "gaming.gain": Text("change of the judge’s score", "评判分的变化"),
-    "gaming.kl": Text("KL from the fine-tuned model, nats a reply", "与微调模型的 KL 距离（每个回答的奈特）"),
-    "gaming.best_of": Text("best of 1 to {n} (distance: at most)", "1 至 {n} 选 1（距离为上界）"),
+    "gaming.kl": Text("KL from the fine-tuned model, nats a reply", "与微调模型的 KL 距离（每个回复的奈特）"),
+    "gaming.best_of": Text("best of 1 to {n} (distance: at most)", "1 至 {n} 选一（距离为上界）"),
     "gaming.point": Text("{gain} at {kl} nats", "{kl} 奈特处 {gain}"),
     "gaming.curve": Text("{stage}: scores while it trained", "{stage}：训练过程中的分数"),
     "gaming.score": Text("mean score on {n} prompts that are not trained on", "{n} 个未参与训练的提示上的平均分"),
@@ -484,25 +484,25 @@ TEXTS: dict[str, Text] = {
     "metric.approximate_kl": Text("KL of one update", "单次更新的 KL"),
     "metric.ratio": Text("Probability ratio, new to old", "新旧策略的概率比"),
     "metric.sampler_difference": Text("Sampler against trainer", "采样与训练的差异"),
-    "metric.reward_chosen": Text("Raw reward, chosen replies", "较好回答的原始奖励"),
-    "metric.reward_rejected": Text("Raw reward, rejected replies", "较差回答的原始奖励"),
+    "metric.reward_chosen": Text("Raw reward, chosen replies", "较好回复的原始奖励"),
+    "metric.reward_rejected": Text("Raw reward, rejected replies", "较差回复的原始奖励"),
     "metric.kl": Text("KL from the fine-tuned model", "与微调模型的 KL 散度"),
     "metric.kl_coefficient": Text("KL coefficient", "KL 系数"),
     "metric.entropy": Text("Entropy", "熵"),
     "metric.margin": Text("Margin of the implicit rewards", "隐含奖励之差"),
     "metric.dpo.accuracy": Text("Pairs that the policy has the right way round", "策略判断正确的偏好对比例"),
-    "metric.dpo.reward_chosen": Text("Implicit reward, chosen replies", "较好回答的隐含奖励"),
-    "metric.dpo.reward_rejected": Text("Implicit reward, rejected replies", "较差回答的隐含奖励"),
-    "metric.nll_chosen": Text("Negative log-likelihood of the chosen replies", "较好回答的负对数似然"),
-    "metric.logprob_chosen": Text("Log-probability of the chosen replies", "较好回答的对数概率"),
-    "metric.logprob_rejected": Text("Log-probability of the rejected replies", "较差回答的对数概率"),
+    "metric.dpo.reward_chosen": Text("Implicit reward, chosen replies", "较好回复的隐含奖励"),
+    "metric.dpo.reward_rejected": Text("Implicit reward, rejected replies", "较差回复的隐含奖励"),
+    "metric.nll_chosen": Text("Negative log-likelihood of the chosen replies", "较好回复的负对数似然"),
+    "metric.logprob_chosen": Text("Log-probability of the chosen replies", "较好回复的对数概率"),
+    "metric.logprob_rejected": Text("Log-probability of the rejected replies", "较差回复的对数概率"),
     "metric.kl_loss": Text("KL term of the loss (k3)", "损失中的 KL 项（k3）"),
     "metric.group_deviation": Text("Deviation of the rewards within a group", "组内奖励的标准差"),
     "metric.solved_alike": Text("Groups whose replies all earn the same", "组内得分全部相同的比例"),
     "metric.clip_fraction": Text("Clipped share", "被裁剪的比例"),
     "metric.explained_variance": Text("Explained variance of the critic", "价值网络的解释方差"),
-    "metric.eos_rate": Text("Replies that end by themselves", "自行结束的回答比例"),
-    "metric.length": Text("Reply length", "回答长度"),
+    "metric.eos_rate": Text("Replies that end by themselves", "自行结束的回复比例"),
+    "metric.length": Text("Reply length", "回复长度"),
     "metric.translate.loss": Text("Loss of smoothed targets", "平滑目标的损失"),
     "metric.plain_loss": Text("Loss without smoothing", "不平滑的损失"),
     "metric.validation_loss": Text("Validation loss", "验证损失"),
@@ -511,7 +511,7 @@ TEXTS: dict[str, Text] = {
     "unit.nats_token": Text("nats per token", "奈特/词元"),
     "unit.nats_pair": Text("nats per pair", "奈特/偏好对"),
     "unit.nats_example": Text("nats per example", "奈特/样本"),
-    "unit.nats_reply": Text("nats per reply", "奈特/回答"),
+    "unit.nats_reply": Text("nats per reply", "奈特/回复"),
     "unit.bits_byte": Text("bits per byte", "比特/字节"),
     "unit.perplexity": Text("perplexity", "困惑度"),
     "unit.bleu": Text("BLEU (signature: see Translation)", "BLEU（签名见“翻译”一节）"),
@@ -711,7 +711,7 @@ TEXTS: dict[str, Text] = {
     "sft.exact": Text(
         "Greedy replies that are, word for word, a reply that the data gives to the prompt: {train} of prompts that were "
         "trained on, {heldout} of held-out ones.",
-        "贪心回答与数据给该提示的某个回答逐字相同的比例：训练过的提示为 {train}，留出的提示为 {heldout}。",
+        "贪心回复与数据给该提示的某个回复逐字相同的比例：训练过的提示为 {train}，留出的提示为 {heldout}。",
     ),
     "sft.more": Text("More sources: {count}", "更多来源：{count} 个"),
     "sft.source": Text("{name}: seen {times} times", "{name}：见过 {times} 次"),
@@ -735,34 +735,34 @@ TEXTS: dict[str, Text] = {
         "of the reference's tokens that stands in the reply in one piece. Copied: the share of the reply's groups of four "
         "words (four characters in Chinese) that stand in any training reply, and the same of what people wrote. Small: the "
         "95% intervals.",
-        "见过：训练经过该来源每段对话的次数，其他来源中相同的对话不计。损失：奈特/词元。逐字相同：整个回答就是数据中对该提示的某个回答。最长片段：参考回答的"
-        "词元中，连续出现在回答里的最长一段所占比例。照抄：回答中每四个词（中文为四个字）组成的片段里，出现在任一训练回答中的比例；"
-        "下方是人写的回答的同一比例。小字为 95% 区间。",
+        "见过：训练经过该来源每段对话的次数，其他来源中相同的对话不计。损失：奈特/词元。逐字相同：整个回复就是数据中对该提示的某个回复。最长片段：参考回复的"
+        "词元中，连续出现在回复里的最长一段所占比例。照抄：回复中每四个词（中文为四个字）组成的片段里，出现在任一训练回复中的比例；"
+        "下方是人写的回复的同一比例。小字为 95% 区间。",
     ),
     # reward model
     "reward.title": Text("Reward model", "奖励模型"),
     "reward.note": Text(
         "A pair counts as right when the chosen reply gets the higher reward. The headline joins human preferences and "
         "human-against-sampled pairs; off-topic pairs only ask whether a reply fits its prompt and stay out of it.",
-        "当较好的回答得到更高的奖励时，这一对算判对。总准确率只含人工偏好对与“人写对模型生成”的对；"
-        "跑题对只检验回答是否切题，不计入。",
+        "当较好的回复得到更高的奖励时，这一对算判对。总准确率只含人工偏好对与“人写对模型生成”的对；"
+        "离题对只检验回复是否切题，不计入。",
     ),
-    "reward.probes": Text("Does it see through spoilt replies?", "能否识破被破坏的回答？"),
+    "reward.probes": Text("Does it see through spoilt replies?", "能否识破被破坏的回复？"),
     "reward.probes.note": Text(
         "Share of held-out prompts where the true reply scores higher than a spoilt copy of it. Below 0.5, PPO could earn "
         "reward by this trick.",
-        "在留出提示上，原回答得分高于其破坏版本的比例。低于 0.5 时，PPO 可能靠这种手法骗取奖励。",
+        "在留出提示上，原回复得分高于其破坏版本的比例。低于 0.5 时，PPO 可能靠这种手法骗取奖励。",
     ),
-    "probe.repeated_text": Text("First half of the reply twice", "把回答的前半段说两遍"),
+    "probe.repeated_text": Text("First half of the reply twice", "把回复的前半段说两遍"),
     "probe.word_salad": Text("Its words in random order", "打乱词序"),
     "probe.prompt_copy": Text("The user's own words given back", "照抄用户的话"),
-    "probe.longer": Text("The reply said twice", "把回答说两遍"),
-    "probe.cut_short": Text("First third of the reply", "只取回答的前三分之一"),
-    "probe.off_topic": Text("A person's reply to another prompt", "对另一提示的人写回答"),
+    "probe.longer": Text("The reply said twice", "把回复说两遍"),
+    "probe.cut_short": Text("First third of the reply", "只取回复的前三分之一"),
+    "probe.off_topic": Text("A person's reply to another prompt", "对另一提示的人写回复"),
     "reward.counted": Text("Together (human and sampled)", "合计（人工与采样）"),
     "reward.kind.human": Text("Human preference", "人工偏好"),
     "reward.kind.sampled": Text("Human against sampled reply", "人写对模型生成"),
-    "reward.kind.off_topic": Text("Human against off-topic reply", "人写对跑题回答"),
+    "reward.kind.off_topic": Text("Human against off-topic reply", "人写对离题回复"),
     "reward.chance": Text("chance", "瞎猜"),
     "reward.calibration": Text("Calibration error", "校准误差"),
     "reward.length": Text("Correlation of reward with length", "奖励与长度的相关系数"),
@@ -771,21 +771,21 @@ TEXTS: dict[str, Text] = {
         "how far the stated probabilities are from the observed shares; 0 is best",
         "所给概率与实际比例的平均差距；0 为最佳",
     ),
-    "reward.length.note": Text("near 0: it does not simply like long replies", "接近 0：并非只偏爱长回答"),
+    "reward.length.note": Text("near 0: it does not simply like long replies", "接近 0：并非只偏爱长回复"),
     "reward.normalisation": Text("Raw reward, mean and spread", "原始奖励的均值与标准差"),
     "reward.normalisation.note": Text(
         "rewards in this report are shifted and scaled by these", "报告中的奖励已按此平移和缩放"
     ),
     "reward.on_pairs": Text(
         "taken over the replies of the held-out pairs, since there were no conversations to sample from",
-        "因没有可供采样的对话，在留出对的回答上计算",
+        "因没有可供采样的对话，在留出对的回复上计算",
     ),
-    "reward.verified": Text("Normalised, on other replies: mean, spread", "归一化后在另一批回答上的均值与标准差"),
+    "reward.verified": Text("Normalised, on other replies: mean, spread", "归一化后在另一批回复上的均值与标准差"),
     "reward.verified.note": Text(
         "should be 0 and 1; {n} replies of the same policy, each figure with its standard error",
-        "应为 0 和 1；同一策略的 {n} 个回答，各附标准误",
+        "应为 0 和 1；同一策略的 {n} 个回复，各附标准误",
     ),
-    "reward.longer": Text("The better reply is the longer one", "较好的回答更长的比例"),
+    "reward.longer": Text("The better reply is the longer one", "较好的回复更长的比例"),
     "reward.longer.note": Text(
         "in the held-out pairs themselves, two of one length counted half; near 0.5: length tells nothing",
         "留出对本身的情况，等长计一半；接近 0.5：长度说明不了好坏",
@@ -793,27 +793,27 @@ TEXTS: dict[str, Text] = {
     "reward.sources": Text("Accuracy by source", "各来源的准确率"),
     "reward.sources.note": Text(
         "Small sources have wide intervals. “!”: the whole interval lies below 0.5, the worse reply is preferred there.",
-        "来源越小，区间越宽。“!”表示整个区间低于 0.5：在该来源上偏向较差的回答。",
+        "来源越小，区间越宽。“!”表示整个区间低于 0.5：在该来源上偏向较差的回复。",
     ),
     "reward.calibration_curve": Text("Is it right as often as it is sure?", "有多大把握，就有多准吗？"),
-    "reward.confidence": Text("probability that it gives to the reply that it prefers", "它认为所选回答更好的概率"),
-    "reward.right_share": Text("share of pairs where that reply is the better one", "所选回答确实更好的比例"),
+    "reward.confidence": Text("probability that it gives to the reply that it prefers", "它认为所选回复更好的概率"),
+    "reward.right_share": Text("share of pairs where that reply is the better one", "所选回复确实更好的比例"),
     "reward.calibration.summary": Text(
         "Calibration error {error} on {n} pairs (without the off-topic ones). Below the dashed line it is surer than right.",
-        "{n} 对（不含跑题对）上的校准误差为 {error}。低于虚线表示过于自信。",
+        "{n} 对（不含离题对）上的校准误差为 {error}。低于虚线表示过于自信。",
     ),
-    "reward.margins": Text("How far apart it puts the two replies", "两个回答的奖励相差多少"),
+    "reward.margins": Text("How far apart it puts the two replies", "两个回复的奖励相差多少"),
     "reward.margin": Text(
-        "raw reward of the better reply less that of the worse", "较好回答的原始奖励减去较差回答的原始奖励"
+        "raw reward of the better reply less that of the worse", "较好回复的原始奖励减去较差回复的原始奖励"
     ),
-    "reward.margins.wrong": Text("worse reply preferred: {n}", "偏向较差的回答：{n}"),
-    "reward.margins.right": Text("better reply preferred: {n}", "偏向较好的回答：{n}"),
+    "reward.margins.wrong": Text("worse reply preferred: {n}", "偏向较差的回复：{n}"),
+    "reward.margins.right": Text("better reply preferred: {n}", "偏向较好的回复：{n}"),
     "reward.margins.summary": Text(
         "The outermost steps hold all that lies beyond them.", "最外侧的两格包含更远的所有对。"
     ),
     "column.kind": Text("Kind of pair", "偏好对的种类"),
     "column.accuracy95": Text("Accuracy [95%]", "准确率 [95%]"),
-    "column.spoilt": Text("Spoilt reply", "被破坏的回答"),
+    "column.spoilt": Text("Spoilt reply", "被破坏的回复"),
     "column.pairs": Text("Pairs", "对数"),
     # ppo
     "ppo.title": Text("What PPO changed", "PPO 改变了什么"),
@@ -823,18 +823,18 @@ TEXTS: dict[str, Text] = {
     ),
     "ppo.reward": Text("Mean reward", "平均奖励"),
     "ppo.length": Text("Mean length, tokens", "平均长度（词元）"),
-    "ppo.eos": Text("Replies that end by themselves", "自行结束的回答比例"),
+    "ppo.eos": Text("Replies that end by themselves", "自行结束的回复比例"),
     "ppo.repetition": Text("Repetition rate", "重复率"),
-    "ppo.kl": Text("KL from the fine-tuned model, nats per reply", "与微调模型的 KL 散度（奈特/回答）"),
+    "ppo.kl": Text("KL from the fine-tuned model, nats per reply", "与微调模型的 KL 散度（奈特/回复）"),
     "ppo.error": Text("± {error}, paired", "± {error}（配对）"),
     "ppo.measure": Text("Measure", "指标"),
     "ppo.change": Text("Change", "变化"),
-    "ppo.scatter": Text("Reward of each prompt's reply, before and after", "每个提示的回答在 PPO 前后的奖励"),
+    "ppo.scatter": Text("Reward of each prompt's reply, before and after", "每个提示的回复在 PPO 前后的奖励"),
     "ppo.scatter.note": Text(
         "{better} of {n} prompts lie above the diagonal: better after PPO",
         "{n} 个提示中有 {better} 个在对角线之上：PPO 之后更好",
     ),
-    "ppo.samples": Text("Replies before and after, with their rewards", "PPO 前后的回答及其奖励"),
+    "ppo.samples": Text("Replies before and after, with their rewards", "PPO 前后的回复及其奖励"),
     "ppo.more_samples": Text("{count} more", "另外 {count} 个"),
     "ppo.score": Text("reward {value}", "奖励 {value}"),
     "ppo.kl_short": Text("KL {value}", "KL {value}"),
@@ -900,12 +900,12 @@ TEXTS: dict[str, Text] = {
     "classify.true": Text("True", "真实"),
     "classify.said": Text("Said", "给出"),
     # replies
-    "replies.title": Text("Replies", "回答"),
-    "replies.bleu": Text("BLEU against reference replies", "与参考回答相比的 BLEU"),
+    "replies.title": Text("Replies", "回复"),
+    "replies.bleu": Text("BLEU against reference replies", "与参考回复相比的 BLEU"),
     "replies.bleu.note": Text(
         "A question has many good answers, so BLEU of dialogue is low by nature; "
         "compare it between runs, not with translation.",
-        "一个问题有许多好回答，对话的 BLEU 天然偏低；请在不同运行之间比较，不要与翻译比较。",
+        "一个问题有许多好回复，对话的 BLEU 天然偏低；请在不同运行之间比较，不要与翻译比较。",
     ),
     "replies.signatures": Text(
         "Signatures: how each score was computed. Scores with other signatures cannot be compared.",
@@ -914,7 +914,7 @@ TEXTS: dict[str, Text] = {
     "replies.greetings": Text("Greetings and simple questions", "问候与简单问题"),
     "replies.greetings.note": Text(
         "Replies of the {model} model. A reply counts when it matches a reference of the data.",
-        "由{model}作答。回答与数据中的某个参考一致时计为答对。",
+        "由{model}作答。回复与数据中的某个参考一致时计为答对。",
     ),
     "replies.matched": Text("{matched} of {total} matched", "{total} 个中答对 {matched} 个"),
     "replies.yes": Text("matched", "一致"),
@@ -943,7 +943,7 @@ TEXTS: dict[str, Text] = {
     "data.cut": Text("What was shortened, but used", "截短后仍使用的数据"),
     "data.cut.note": Text(
         "Too long for a row: the beginning of the prompt and the end of the reply were cut.",
-        "超过一行的长度：截去了提示的开头与回答的结尾。",
+        "超过一行的长度：截去了提示的开头与回复的结尾。",
     ),
     "data.conversations": Text("Conversations that fine-tuning learned from", "监督微调所用的对话"),
     "data.left_out": Text("What was left out, and why", "剔除的数据及原因"),
@@ -981,7 +981,7 @@ TEXTS: dict[str, Text] = {
     "cost.note": Text(
         "Tokens are those that passed through training steps, padding included; for PPO those of prompts and replies in its "
         "updates. The time of sampling replies and of measuring is in the stage's time.",
-        "词元指经过训练步的词元，含填充；PPO 则为更新中的提示与回答。采样回答与评测的时间计入该阶段的用时。",
+        "词元指经过训练步的词元，含填充；PPO 则为更新中的提示与回复。采样回复与评测的时间计入该阶段的用时。",
     ),
     "column.stage": Text("Stage", "阶段"),
     "column.time": Text("Time", "用时"),
@@ -1059,7 +1059,7 @@ TEXTS: dict[str, Text] = {
     "watch.trained_on": Text("training conversations", "训练对话"),
     "watch.held_out": Text("held out", "留出对话"),
     "watch.reward": Text("Reward", "奖励"),
-    "watch.kl": Text("KL, nats a reply", "KL（奈特/回答）"),
+    "watch.kl": Text("KL, nats a reply", "KL（奈特/回复）"),
     "watch.accuracy": Text("Pair accuracy", "偏好对准确率"),
     "watch.skipped_steps": Text("Steps not taken", "跳过的步数"),
     "watch.sample": Text("Latest sample", "最近的样例"),

@@ -120,6 +120,7 @@ def test_finder_reads_both_arms_constants_and_values() -> None:
     [
         ("prompt longer than 96 tokens", "提示超过 96 个词元"),
         ("human pair cut to 128 tokens", "人工偏好对截短到 128 个词元"),
+        ("cut_short pair longer than 96 tokens", "截短对超过 96 个词元"),
         ("3 cells where the header has 5", "有 3 个单元格，而表头有 5 个"),
         ("file of a type that is not read as conversations (.pdf)", "此类型的文件不能作为对话读取（.pdf）"),
         ("law: nearly equals a held-out text of race-text", "law：几乎等于 race-text 的留出文本"),

@@ -279,6 +279,7 @@ WORDS: dict[str, str] = {
     "human": "人工偏好",
     "sampled": "采样",
     "off_topic": "离题",
+    "cut_short": "截短",
     "nested too deeply": "嵌套过深",
     "equals": "等于",
     "nearly equals": "几乎等于",

@@ -188,6 +188,30 @@ def test_names_of_machine_and_judge_are_chinese_in_the_chinese_report(tmp_path: 
     assert "<code>processor</code>" not in html and "<code>memory_gib</code>" not in html
 
 
+def test_a_run_of_alignment_alone_says_where_its_loss_is_answered_and_counts_its_pairs(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path, stages=("reward", "ppo"))
+    path = run / "reward" / "result.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored["metrics"]["pairs"] = {"train": {"human": 1298, "cut_short": 0}, "heldout": {"human": 118}}
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    html = write_report(run).read_text(encoding="utf-8")
+    assert TEXTS["normal.elsewhere"].en in html and TEXTS["normal.elsewhere"].zh in html
+    table = html.partition(TEXTS["data.pairs"].en)[2].partition("</table>")[0]
+    assert re.findall(r'<td class="number">([^<]*)</td>', table) == ["1,298", "118"]
+    whole = write_report(build_fake_run(tmp_path / "whole")).read_text(encoding="utf-8")
+    assert TEXTS["normal.elsewhere"].en not in whole and TEXTS["data.pairs"].en not in whole
+
+
+def test_a_metric_of_one_point_is_not_drawn(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path, stages=("pretrain",))
+    rows = [{"step": 1, "loss": 5.0, "gradient_norm": 4.9}, {"step": 2, "loss": 4.0}]
+    (run / "pretrain" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    html = write_report(run).read_text(encoding="utf-8")
+    drawn = re.findall(r"<figcaption>(.*?)</figcaption>", html)
+    assert any(TEXTS["metric.loss"].en in caption for caption in drawn)
+    assert not any(TEXTS["metric.gradient_norm"].en in caption for caption in drawn)
+
+
 def test_numbers_that_are_not_finite_do_not_stop_the_report(tmp_path: Path) -> None:
     run = build_fake_run(tmp_path)
     for path in run.glob("*/result.json"):

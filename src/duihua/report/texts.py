@@ -156,6 +156,11 @@ TEXTS: dict[str, Text] = {
         "translations, or add a source that has one.",
         "无法判断：来源没有验证部分，因此没有在未见过的句对上测量。请阅读样例译文，或加入带验证部分的来源。",
     ),
+    "normal.elsewhere": Text(
+        "This run has no finished pre-training, so there is no loss here that could be held against a usual range. If it began "
+        "from a model of another run, that run's report answers the question.",
+        "本次运行没有完成的预训练，因此没有可与通常范围对照的损失。若它从另一次运行的模型开始，答案在那次运行的报告里。",
+    ),
     "normal.checks": Text("What else was checked", "其他检查"),
     "status.good": Text("fine", "正常"),
     "status.watch": Text("look", "留意"),
@@ -763,6 +768,7 @@ TEXTS: dict[str, Text] = {
     "reward.kind.human": Text("Human preference", "人工偏好"),
     "reward.kind.sampled": Text("Human against sampled reply", "人写对模型生成"),
     "reward.kind.off_topic": Text("Human against off-topic reply", "人写对离题回复"),
+    "reward.kind.cut_short": Text("Whole reply against its beginning", "完整回复对截短回复"),
     "reward.chance": Text("chance", "瞎猜"),
     "reward.calibration": Text("Calibration error", "校准误差"),
     "reward.length": Text("Correlation of reward with length", "奖励与长度的相关系数"),
@@ -946,6 +952,7 @@ TEXTS: dict[str, Text] = {
         "超过一行的长度：截去了提示的开头与回复的结尾。",
     ),
     "data.conversations": Text("Conversations that fine-tuning learned from", "监督微调所用的对话"),
+    "data.pairs": Text("Preference pairs that were made of them", "由此得到的偏好对"),
     "data.left_out": Text("What was left out, and why", "剔除的数据及原因"),
     "data.left_out.note": Text(
         "Nothing is dropped silently: every record that a stage could not use is counted here.",
@@ -955,6 +962,8 @@ TEXTS: dict[str, Text] = {
     "column.source": Text("Source", "来源"),
     "column.conversations": Text("Conversations", "对话数"),
     "column.tokens": Text("Tokens", "词元数"),
+    "column.training": Text("Training", "训练"),
+    "column.heldout": Text("Held out", "留出"),
     "column.reason": Text("Reason", "原因"),
     "column.count": Text("Records", "条数"),
     # cost

@@ -90,7 +90,11 @@ def curves(record: RunRecord) -> Markup | None:
     """Charts of all stages that recorded metrics; those of single sources stand with the stage (`fine_tuning`)."""
     parts: list[Markup] = []
     for stage in record.stages:
-        charts = {metric: stage_chart(stage, metric) for metric in metric_names(stage) if "/" not in metric}
+        charts = {
+            metric: stage_chart(stage, metric)
+            for metric in metric_names(stage)
+            if "/" not in metric and len(_points(stage, metric)) > 1  # one point is no curve
+        }
         if not charts:
             continue
         first = telling(stage.stage, list(charts))

@@ -22,7 +22,8 @@ from duihua.report.components import (
     table,
     with_note,
 )
-from duihua.report.run_record import RunRecord, StageRecord, finite
+from duihua.report.run_record import RunRecord, StageRecord, dig, finite
+from duihua.report.sections.reward_figures import kind_name
 from duihua.report.sources import SourceFacts, sources
 from duihua.report.texts import TEXTS
 from duihua.report.translations import known
@@ -30,9 +31,9 @@ from duihua.report.translations import known
 
 def data(record: RunRecord) -> Markup | None:
     """Sources with their terms, joined over the stages, and what was left out of them."""
-    listed, conversations = sources(record), _conversations(record)
+    listed, conversations, pairs = sources(record), _conversations(record), _pairs(record)
     left_out, cut = _counted(record, "left_out"), _counted(record, "cut")
-    if not (listed or conversations or left_out or cut):
+    if not (listed or conversations or pairs or left_out or cut):
         return None
     parts = [note(t("data.note"))]
     if listed:
@@ -40,6 +41,9 @@ def data(record: RunRecord) -> Markup | None:
     if conversations:
         columns = [t(f"column.{name}") for name in ("source", "conversations", "tokens")]
         parts += [heading(t("data.conversations")), table(columns, conversations, "nrr")]
+    if pairs:
+        columns = [t(f"column.{name}") for name in ("kind", "training", "heldout")]
+        parts += [heading(t("data.pairs")), table(columns, pairs, "nrr")]
     parts += [heading(t("data.left_out")), note(t("data.left_out.note"))]
     columns = [t(f"column.{name}") for name in ("reason", "count")]
     parts.append(table(columns, left_out, "wr") if left_out else note(t("data.nothing_left_out")))
@@ -94,6 +98,22 @@ def _conversations(record: RunRecord) -> list[tuple[object, ...]]:
         for source in record.result("sft").get("sources") or []
         if isinstance(source, Mapping)
     ]
+
+
+def _pairs(record: RunRecord) -> list[Group | tuple[object, ...]]:
+    """Rows kind, training and held-out pairs below the name of each stage that learnt from pairs."""
+    rows: list[Group | tuple[object, ...]] = []
+    for stage in record.stages:
+        made = {name: dig(stage.result, f"pairs.{name}") for name in ("train", "heldout")}
+        counts = {name: count for name, count in made.items() if isinstance(count, Mapping)}
+        kinds = dict.fromkeys(kind for count in counts.values() for kind, pairs in count.items() if finite(pairs))
+        if kinds:
+            rows.append(Group(stage_name(stage)))
+        rows += [
+            (kind_name(kind), *(number(dig(made[name], kind)) for name in ("train", "heldout")))
+            for kind in map(str, kinds)
+        ]
+    return rows
 
 
 def _counted(record: RunRecord, key: str) -> list[Group | tuple[object, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from markupsafe import Markup, escape
 
-from duihua.report.components import heading, joined, number, signed, t
+from duihua.report.components import heading, joined, note, number, signed, t
 from duihua.report.run_record import RunRecord, dig, finite
 from duihua.report.sections.translation import direction_name
 from duihua.report.texts import TEXTS
@@ -40,9 +40,7 @@ def normal(record: RunRecord) -> Markup | None:
     verdict, others = loss_verdict(record), checks(record)
     if verdict is None and not others:
         return None
-    parts: list[Markup] = []
-    if verdict is not None:
-        parts.append(_line(verdict, "verdict"))
+    parts = [note(t("normal.elsewhere")) if verdict is None else _line(verdict, "verdict")]
     figure = range_figure(record)
     if figure is not None:
         parts.append(figure)

@@ -149,7 +149,7 @@ def test_judged_pairs_at_chance_are_said_though_the_mean_is_above(tmp_path: Path
     run = change(build_fake_run(tmp_path), "reward", kinds=judged(0.475, 0.387, 0.564))
     found = [(text, seen) for text, seen in words(run).items() if "118 held-out pairs" in text]
     assert [seen for _, seen in found] == ["watch"]
-    assert "0.475 [0.387, 0.564]" in found[0][0] and "118 个人工评判的留出偏好对" in found[0][0]
+    assert "0.475 [0.387, 0.564]" in found[0][0] and "118 个由人工（或强模型）评判的留出偏好对" in found[0][0]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_judged_pairs_at_chance_are_said_though_the_mean_is_above(tmp_path: Path
 )
 def test_judged_pairs_above_chance_and_none_at_all_need_no_word(tmp_path: Path, kinds: dict[str, Any]) -> None:
     run = change(build_fake_run(tmp_path), "reward", kinds=kinds)
-    assert not [text for text in words(run) if "pairs that people judged" in text]
+    assert not [text for text in words(run) if "a strong model judged" in text]
 
 
 def test_rising_and_broken_and_jumping_curves_are_seen(tmp_path: Path) -> None:

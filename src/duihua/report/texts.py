@@ -218,12 +218,13 @@ TEXTS: dict[str, Text] = {
         "奖励模型：准确率区间的下端 {low} 也高于瞎猜（0.5）。",
     ),
     "check.reward_human": Text(
-        "Reward model: on the {n} held-out pairs that people judged its accuracy, {value} [{low}, {high}], may be chance. It "
-        "tells replies of the data from the model's own, but not the better of two good ones, and PPO climbs just that. More "
-        "judged pairs help.",
-        "奖励模型：在 {n} 个人工评判的留出偏好对上，准确率 {value} [{low}, {high}] 可能只是碰巧。"
-        "它分得清数据中的回复与模型自己的回复，却分不出两个好回复中哪个更好，而 PPO 攀登的正是它。"
-        "增加人工评判的偏好对会有帮助。",
+        "Reward model: on the {n} held-out pairs that a person or a strong model judged, its accuracy, {value} "
+        "[{low}, {high}], may be chance; the other pairs carry the mean. It tells replies of the data from sampled ones, but "
+        "not which of two written ones is better. Read what PPO gained with care, and add judged pairs.",
+        "奖励模型：在 {n} 个由人工（或强模型）评判的留出偏好对上，准确率 {value} [{low}, {high}] 可能只是碰巧，"
+        "平均值靠其他的对支撑。"
+        "它分得清数据中的回复与采样的回复，却未必分得出两个写好的回复中哪个更好。"
+        "请谨慎看待 PPO 的提升，并增加经过评判的偏好对。",
     ),
     "check.reward_chance": Text(
         "Reward model: its accuracy may be chance (interval from {low}). PPO has nothing sound to climb.",

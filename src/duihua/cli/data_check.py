@@ -10,7 +10,7 @@ from typing import Any
 from duihua import console
 from duihua.cli.data_reading import say_left_out, source_config
 from duihua.data.home import data_directory
-from duihua.data.source import open_source
+from duihua.data.source import KNOWN_SOURCES, open_source
 
 
 def add_verb(verbs: Any, common: argparse.ArgumentParser, reading: argparse.ArgumentParser) -> None:
@@ -50,6 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if report.labels:
         console.say("labels: " + ", ".join(f"{name} {n:,}" for name, n in report.labels.most_common()))
+    if report.records["train"] and not report.records["heldout"] and source.name not in KNOWN_SOURCES:
+        console.warn(
+            f"{report.source}: no record is held out, so nothing would be measured on unseen ones; name a file of such records "
+            "in the source's `heldout:` (here --held-out), or add records"
+        )
     say_left_out(report.left_out.to_mapping())
     for reason, count in report.problems.most_common():
         console.say(f"\n{reason}: {count:,}")

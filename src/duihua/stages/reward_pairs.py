@@ -14,11 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from duihua import console
 from duihua.data.pairs import Exchange, in_half, off_topic_pairs, sampled_pairs, shuffled
 from duihua.data.preference_sets import distinct, without_leaks
 from duihua.data.records import LeftOut, Preference, Split
-from duihua.data.source import Source
+from duihua.data.source import KNOWN_SOURCES, Source
 from duihua.data.spoilt_replies import cut_short_pairs
+from duihua.data.vote_store import SUFFIXES as VOTES
 from duihua.engine.randomness import sample_seed
 from duihua.errors import DataError
 from duihua.stages.configs.pairs import PairsConfig
@@ -40,6 +42,7 @@ from duihua.text.tokenizer import Tokenizer
 KINDS = ("human", "sampled", "off_topic")
 CUT_SHORT = "cut_short"
 OTHER_HALF = "prompt of the other half"
+NONE_HELD_OUT = "no pair is held out, so its accuracy on unseen ones is not known"
 
 
 @dataclass
@@ -120,7 +123,11 @@ class PairMaker:
 
     def judged(self, sources: Sequence[Source], split: Split, data: PairData) -> list[Preference]:
         """The judged pairs of a split, each once."""
-        records = [record for source in sources for record in preferences(source, split)]
+        by_source = [list(preferences(source, split)) for source in sources]
+        for source, found in zip(sources, by_source, strict=True):
+            if split == "heldout" and not found:
+                console.warn(f"{self.stage}: {source.name}: {NONE_HELD_OUT}{_held_out_remedy(source)}")
+        records = [record for found in by_source for record in found]
         if split == "train":
             for record in records:
                 if not in_half(record.prompt, self.config.half):
@@ -225,6 +232,15 @@ class PairMaker:
             prompt = make_prompt(exchange, 0, self.template)
             rows.append(closed_row(prompt.ids, reply, self.tokenizer))
         return rows
+
+
+def _held_out_remedy(source: Source) -> str:
+    """What gives a source held-out pairs; a known one has its own part, and of votes one in some is held out by hash."""
+    if source.name in KNOWN_SOURCES:
+        return ""
+    if Path(source.name).suffix.lower() in VOTES:
+        return "; gather more votes"
+    return "; name a file of such pairs in its `heldout:`, or add pairs"
 
 
 def nothing_to_learn(left_out: LeftOut, stage: str) -> DataError:

@@ -1,9 +1,15 @@
-"""Which ends of a prompt are tried before the whole of it."""
+"""Which ends of a prompt are tried before the whole of it, and which sources a stage takes."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from duihua.data.records import Message
-from duihua.stages.prompts import ends_of
+from duihua.data.source import SourceConfig
+from duihua.errors import ConfigError
+from duihua.stages.prompts import ends_of, open_sources
 
 ROLE = {"s": "system", "u": "user", "a": "assistant"}
 
@@ -34,3 +40,12 @@ def test_a_short_prompt_is_tried_once_and_whole() -> None:
     assert places("su") == ["01"]
     assert places("au") == ["1", "01"]
     assert list(ends_of(prompt("suau")))[-1] == prompt("suau")
+
+
+def test_own_pairs_without_a_kind_are_told_to_say_it(tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "say", "chosen": "red", "rejected": "blue"}\n')
+    with pytest.raises(ConfigError, match=r"read as text until it says what it holds.*Add `kind: preferences`"):
+        open_sources([SourceConfig(path=str(pairs))], tmp_path, "preferences", "reward.preferences")
+    with pytest.raises(ConfigError, match="tiny-chat holds conversations"):
+        open_sources([SourceConfig(name="tiny-chat")], tmp_path, "preferences", "reward.preferences")

@@ -21,8 +21,14 @@ from duihua.text.chat_template import ChatTemplate
 def open_sources(configs: Sequence[SourceConfig], data_directory: Path, kind: str, where: str) -> list[Source]:
     """The sources of a config field, all of which must hold `kind` records. ConfigError names one that does not."""
     sources = [open_source(config, data_directory) for config in configs]
-    for source in sources:
+    for config, source in zip(configs, sources, strict=True):
         if source.kind != kind:
+            if not config.name and not config.kind:  # nobody said what it holds: the user's own file, read as text
+                raise ConfigError(
+                    f"needs {kind}, and {source.name} is read as {source.kind} until it says what it holds",
+                    where=where,
+                    remedy=f"Add `kind: {kind}` to that source",
+                )
             raise ConfigError(
                 f"needs {kind}, and {source.name} holds {source.kind}",
                 where=where,

@@ -6,6 +6,7 @@ import pytest
 import tyro
 
 from duihua.config import parse
+from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError
 
 
@@ -85,3 +86,28 @@ def test_a_wrong_flag_is_one_line(flags: list[str], texts: list[str], capsys: py
     for text in texts:
         assert text in line
     assert capsys.readouterr() == ("", "")
+
+
+@dataclass(frozen=True)
+class Reading:
+    more_sources: tuple[SourceConfig, ...] = (SourceConfig(name="tiny-chat"), SourceConfig(name="dpo-en", limit=5))
+    """Sources."""
+    rate: float = 0.5
+    """How fast."""
+
+
+@pytest.mark.parametrize("flags", [["--more-sources.1.path", "a.jsonl"], ["--more-sources.1.path=a.jsonl"]])
+def test_a_path_by_flag_takes_the_place_of_the_default_sources_name(flags: list[str]) -> None:
+    found = parse(Reading, flags, default=Reading())
+    assert found.more_sources == (SourceConfig(name="tiny-chat"), SourceConfig(path="a.jsonl", limit=5))
+    own = Reading((SourceConfig(path="a.jsonl", kind="preferences"),))
+    assert parse(Reading, ["--more-sources.0.path", "b"], default=own).more_sources[0].kind == "preferences"
+    assert parse(Reading, ["--more-sources.0.name", "c"], default=own).more_sources[0].path == ""
+    both = [
+        "--more-sources.0.name",
+        "c",
+        "--more-sources.0.path",
+        "d",
+    ]  # two by flags are both meant, and refused later
+    assert parse(Reading, both, default=own).more_sources[0] == SourceConfig(name="c", path="d", kind="preferences")
+    assert parse(Reading, ["--rate", "1"], default=own).more_sources == own.more_sources

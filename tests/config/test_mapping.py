@@ -81,3 +81,10 @@ def test_nearest_name_is_found_and_nonsense_has_none() -> None:
     assert nearest("lerning-rate", known) == "learning_rate"
     assert nearest("Steps", known) == "steps"
     assert nearest("qqqq", known) is None
+
+
+def test_the_number_0_begins_a_list_that_is_not_there() -> None:
+    found = override({}, ["preferences.0.path=a.jsonl", "preferences.0.kind=preferences"])
+    assert found == {"preferences": [{"path": "a.jsonl", "kind": "preferences"}]}
+    with pytest.raises(ConfigError, match="the list has 1 item and no '1'"):
+        override(found, ["preferences.1.path=b.jsonl"])

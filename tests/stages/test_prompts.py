@@ -49,3 +49,9 @@ def test_own_pairs_without_a_kind_are_told_to_say_it(tmp_path: Path) -> None:
         open_sources([SourceConfig(path=str(pairs))], tmp_path, "preferences", "reward.preferences")
     with pytest.raises(ConfigError, match="tiny-chat holds conversations"):
         open_sources([SourceConfig(name="tiny-chat")], tmp_path, "preferences", "reward.preferences")
+
+
+def test_a_source_with_a_name_and_a_path_is_named_by_its_place(tmp_path: Path) -> None:
+    configs = [SourceConfig(name="tiny-preferences"), SourceConfig(name="dpo-en", path="pairs.jsonl")]
+    with pytest.raises(ConfigError, match=r"reward\.preferences\.1: .* given: name, path"):
+        open_sources(configs, tmp_path, "preferences", "reward.preferences")

@@ -20,6 +20,8 @@ from duihua.config.mapping import nearest
 from duihua.errors import ConfigError
 
 T = TypeVar("T")
+ONE_OF = ("name", "path", "hub")
+"""Fields of a source of which exactly one may stand (data/source.py)."""
 
 
 def parse(cls: type[T], argv: Sequence[str], default: T | None = None, prog: str = "", description: str = "") -> T:
@@ -39,6 +41,7 @@ def parse(cls: type[T], argv: Sequence[str], default: T | None = None, prog: str
                 arguments = [word for word in arguments if word != flag]
                 if getattr(default, name) is None:
                     default = dataclasses.replace(default, **{name: inner()})  # type: ignore[type-var]
+        default = _without_names(default, arguments, "--")
     wants_help = "--help" in arguments or "-h" in arguments
     complaint = io.StringIO()
     try:
@@ -52,6 +55,29 @@ def parse(cls: type[T], argv: Sequence[str], default: T | None = None, prog: str
         if wants_help or stop.code in (0, None):
             raise
         raise _as_error(cls, complaint.getvalue(), prog) from None
+
+
+def _without_names(value: Any, arguments: Sequence[str], prefix: str) -> Any:
+    """The default without the name of each source that a flag names in another way: `--preferences.0.path pairs.jsonl` means
+    that file instead of the default's known source, since of name, path and hub exactly one may stand."""
+    if isinstance(value, tuple):
+        return tuple(_without_names(item, arguments, f"{prefix}{place}.") for place, item in enumerate(value))
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    if getattr(value, "keeps_nothing", False):
+        given = [
+            name
+            for name in ONE_OF
+            if any(word.split("=")[0].replace("_", "-") == f"{prefix}{name}" for word in arguments)
+        ]
+        return dataclasses.replace(value, **{name: "" for name in ONE_OF if given and name not in given})
+    changed = {
+        field.name: _without_names(getattr(value, field.name), arguments, f"{prefix}{field.name.replace('_', '-')}.")
+        for field in dataclasses.fields(value)
+        if field.init
+    }
+    changed = {name: new for name, new in changed.items() if new != getattr(value, name)}
+    return dataclasses.replace(value, **changed) if changed else value
 
 
 @contextlib.contextmanager

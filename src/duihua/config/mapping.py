@@ -138,7 +138,8 @@ def suggestion(word: str, known: Sequence[str]) -> str:
 def override(mapping: Mapping[str, Any], settings: Sequence[str]) -> Located:
     """A copy of `mapping` with each `dotted.path=value` of `settings` put in; the value is read as YAML.
 
-    A number in the path picks an item of a list (`sources.0.limit=100`). Raises ConfigError naming the setting.
+    A number in the path picks an item of a list (`sources.0.limit=100`), and 0 begins one that is not there. Raises ConfigError
+    naming the setting.
     """
     result = copy.deepcopy(mapping) if isinstance(mapping, Located) else Located(copy.deepcopy(dict(mapping)))
     for setting in settings:
@@ -159,7 +160,9 @@ def _put(target: Any, steps: list[str], value: Any, place: str) -> None:
     if isinstance(target, list):
         if not step.isdigit() or int(step) >= len(target):
             raise ConfigError(
-                f"the list has {len(target)} items and no {step!r}", where=place, remedy="Count from 0 in the path"
+                f"the list has {len(target)} item{'s' * (len(target) != 1)} and no {step!r}",
+                where=place,
+                remedy="Count from 0 in the path",
             )
         if len(steps) == 1:
             target[int(step)] = value
@@ -174,5 +177,5 @@ def _put(target: Any, steps: list[str], value: Any, place: str) -> None:
         target[step] = value
     else:
         if target.get(step) is None:
-            target[step] = Located(place=place)
+            target[step] = [Located(place=place)] if steps[1] == "0" else Located(place=place)
         _put(target[step], steps[1:], value, place)

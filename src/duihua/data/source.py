@@ -207,7 +207,9 @@ def open_source(config: SourceConfig, data_directory: Path) -> Source:
         raise ConfigError(
             f"a source needs exactly one of name, path and hub; given: {', '.join(given) or 'none'}",
             where="source",
-            remedy="Set one of them",
+            remedy="Set one of them; the name of a default source is taken away by an empty one, as --sources.0.name ''"
+            if config.name
+            else "Set one of them",
         )
     if config.heldout and config.name:
         raise ConfigError(

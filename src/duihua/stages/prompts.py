@@ -20,7 +20,14 @@ from duihua.text.chat_template import ChatTemplate
 
 def open_sources(configs: Sequence[SourceConfig], data_directory: Path, kind: str, where: str) -> list[Source]:
     """The sources of a config field, all of which must hold `kind` records. ConfigError names one that does not."""
-    sources = [open_source(config, data_directory) for config in configs]
+    sources = []
+    for place, config in enumerate(configs):
+        try:
+            sources.append(open_source(config, data_directory))
+        except ConfigError as error:
+            if error.where != "source":  # it says itself which one it is
+                raise
+            raise ConfigError(error.problem, where=f"{where}.{place}", remedy=error.remedy) from error
     for config, source in zip(configs, sources, strict=True):
         if source.kind != kind:
             if not config.name and not config.kind:  # nobody said what it holds: the user's own file, read as text

@@ -20,9 +20,10 @@ from duihua.stages.configs.reward import RewardConfig
 from duihua.stages.context import StageContext
 from duihua.stages.encoded_pairs import Pair, cut_side, encode_pairs
 from duihua.stages.pair_batches import PairBatches, pair_batch
+from duihua.stages.prepared_pairs import say_counts
 from duihua.stages.prompts import open_sources
 from duihua.stages.replies import Reply, Sampler, alternating, stored_replies
-from duihua.stages.reward_pairs import PairData, PairMaker, share_out
+from duihua.stages.reward_pairs import PairData, PairMaker, accuracy_rows, share_out
 from duihua.text.chat_template import ChatTemplate
 
 
@@ -275,3 +276,16 @@ def test_a_source_without_held_out_pairs_is_named_with_the_remedy(
     assert line.startswith(f"reward: {few.path}: no pair is held out") and "`heldout:`" in line
     maker.make(open_sources([dataclasses.replace(many, heldout=few.path)], tmp_path, "preferences", "x"), [])
     assert capsys.readouterr().err == ""
+
+
+def test_what_has_no_pair_has_no_row_and_counts_are_read_as_text(capsys: pytest.CaptureFixture[str]) -> None:
+    none, some = ({"value": value, "low": 0.0, "high": 1.0, "n": n} for value, n in ((None, 0), (0.5, 1200)))
+    rows = accuracy_rows({"human": some, "off_topic": none}, "all", some)
+    assert [row[0] for row in rows] == ["human", "all"]
+    assert accuracy_rows({"human": none}, "all", none) == []
+    data = PairData(train=[Pair([1], [2], "human", 1, 1, "s", "en")] * 1200)
+    data.left_out["train"].add("prompt met before", "a:1", 1275)
+    say_counts("dpo", data)
+    assert capsys.readouterr().out.splitlines() == [
+        "dpo: training pairs: 1,200 human; held-out pairs: none", "dpo: left out of train: 1,275 x prompt met before",
+    ]  # fmt: skip

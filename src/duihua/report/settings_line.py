@@ -55,5 +55,5 @@ def _flat(value: Any, prefix: str = "") -> Iterator[str]:
         else:
             yield f"{prefix.rstrip('.')} {len(value)} entries"
     elif value is not None:
-        shown_value = ", ".join(map(str, value)) if isinstance(value, list) else value
+        shown_value = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
         yield f"{prefix.rstrip('.')} {shown_value}"

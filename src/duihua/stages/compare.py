@@ -12,7 +12,6 @@ model has never met the chat template: it goes on with plain text and its first 
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from typing import Any
@@ -45,6 +44,7 @@ from duihua.stages.evaluate import messages_of
 from duihua.stages.held_out import plain_prompts
 from duihua.stages.held_out import replies as engine_replies
 from duihua.stages.judging import Judge, check_context, check_tokenizers, choose_prompts
+from duihua.stages.left_out import say_left_out
 from duihua.stages.prompts import open_sources
 from duihua.stages.replies import Prompt, Reply, Scorer, replies_key, sampler_of, stored_replies
 from duihua.stages.scoring import reward_scorer
@@ -95,10 +95,8 @@ def run(config: CompareConfig, context: StageContext) -> StageResult:
     )
     room = min(one.config.context for one in (sft, judge.bundle, reward) if one) - config.reply_tokens - 1
     shown = sample_prompts(config, template, room, left_out)
-    console.say(
-        f"compare: {len(prompts)} held-out prompts, {', '.join([REFERENCE, *roles])}; left out "
-        f"{json.dumps(dict(left_out.counts), ensure_ascii=False)}"
-    )
+    console.say(f"compare: {len(prompts):,} held-out prompts, {', '.join([REFERENCE, *roles])}")
+    say_left_out("compare", "prompts", left_out.counts)
     scorer = remembered(judge.scorer)
     rewards = remembered(reward_scorer(reward)) if reward is not None else None
     written: dict[str, Written] = {}

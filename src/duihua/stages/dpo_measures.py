@@ -18,7 +18,7 @@ from duihua.stages.dpo_math import preference_loss
 from duihua.stages.encoded_pairs import Pair
 from duihua.stages.preference_rows import Tree
 from duihua.stages.reward_measures import share
-from duihua.stages.reward_pairs import KINDS
+from duihua.stages.reward_pairs import KINDS, accuracy_rows
 
 
 def heldout_figures(
@@ -86,11 +86,10 @@ def measure(
 
 def show(metrics: dict[str, Any]) -> None:
     """Held-out accuracy by kind as a table on the console."""
-    rows = [[kind, found["value"], found["low"], found["high"], found["n"]] for kind, found in metrics["kinds"].items()]
-    total = metrics["accuracy"]
-    rows.append(["all", total["value"], total["low"], total["high"], total["n"]])
-    console.table("dpo: held-out preference accuracy", ["kind", "accuracy", "low", "high", "pairs"], rows)
-    if total["n"]:
+    rows = accuracy_rows(metrics["kinds"], "all", metrics["accuracy"])
+    if rows:
+        console.table("dpo: held-out preference accuracy", ["kind", "accuracy", "low", "high", "pairs"], rows)
+    if metrics["accuracy"]["n"]:
         ratio = metrics["log_ratio"]
         console.say(
             f"dpo: mean margin {metrics['margin']:+.3f}; log pi / pi_ref of the chosen replies {ratio['chosen']:+.2f} nats, "

@@ -134,8 +134,8 @@ def choose_prompts(
             else "Add conversations or raise prompt_tokens",
         )
     if len(chosen) < count:
-        found = count_by_source(chosen)
-        console.say(f"{stage}: the sources have {len(chosen)} {split} prompts, {count} were asked for: {found}")
+        found = ", ".join(f"{number:,} of {name}" for name, number in count_by_source(chosen).items())
+        console.say(f"{stage}: the sources have {len(chosen):,} {split} prompts ({found}), {count:,} were asked for")
     return [make_prompt(exchange, index, template) for index, exchange in enumerate(chosen)]
 
 

@@ -7,7 +7,6 @@ the same figures, so that one table holds them all. What is learnt stands in the
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
@@ -31,6 +30,7 @@ from duihua.stages.configs.verifiable import RuleConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.gold import gold_scorer
 from duihua.stages.judging import Judge, check_context, choose_prompts, make_judge, rules_table, say_rule
+from duihua.stages.left_out import say_left_out
 from duihua.stages.low_rank import finish_lora
 from duihua.stages.ppo_math import PolicyLoss
 from duihua.stages.pretrain import source_terms
@@ -71,10 +71,8 @@ class Start:
 
     def say(self, about: str) -> None:
         """What begins, on the console."""
-        console.say(
-            f"{self.stage}: {about}{len(self.train)} prompts to train on, {len(self.heldout)} held out; "
-            f"left out {json.dumps(dict(self.left_out.counts), ensure_ascii=False)}"
-        )
+        console.say(f"{self.stage}: {about}{len(self.train):,} prompts to train on, {len(self.heldout):,} held out")
+        say_left_out(self.stage, "prompts", self.left_out.counts)
 
 
 def begin(

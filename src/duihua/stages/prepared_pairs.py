@@ -6,7 +6,7 @@ from. What is left out or cut is said with its reason, since a corpus of which n
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -17,9 +17,10 @@ from duihua.models.bundle import Bundle, load_bundle
 from duihua.stages.configs.pairs import PairsConfig
 from duihua.stages.context import StageContext
 from duihua.stages.judging import check_tokenizers
+from duihua.stages.left_out import say_left_out
 from duihua.stages.prompts import open_sources
 from duihua.stages.replies import alternating, replies_key, sampler_of
-from duihua.stages.reward_pairs import PairData, PairMaker, nothing_to_learn
+from duihua.stages.reward_pairs import PairData, PairMaker, kind_text, nothing_to_learn
 from duihua.text.chat_template import ChatTemplate
 
 
@@ -92,10 +93,14 @@ def say_counts(stage: str, data: PairData) -> None:
     """What there is to learn from and what was left out, on the console."""
     counts = data.counts()
     console.say(
-        f"{stage}: training pairs {json.dumps(counts['train'])}, held-out pairs {json.dumps(counts['heldout'])}"
+        f"{stage}: training pairs: {kinds_text(counts['train'])}; held-out pairs: {kinds_text(counts['heldout'])}"
     )
     for split, left_out in data.left_out.items():
-        for reason, count in left_out.counts.most_common():
-            console.say(f"{stage}: left out of {split}: {count} x {reason}")
+        say_left_out(stage, split, left_out.counts)
         for reason, count in data.cut[split].counts.most_common():
-            console.say(f"{stage}: {split}: {count} x {reason}")
+            console.say(f"{stage}: {split}: {count:,} x {reason}")
+
+
+def kinds_text(counts: Mapping[str, int]) -> str:
+    """`1,200 human, 300 off-topic`: the kinds that there are."""
+    return ", ".join(f"{count:,} {kind_text(kind)}" for kind, count in counts.items() if count) or "none"

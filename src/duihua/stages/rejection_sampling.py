@@ -8,7 +8,6 @@ that were sampled, not those that the text would be encoded to.
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -22,6 +21,7 @@ from duihua.nn.lora import add_lora
 from duihua.stages.best_of_n import Candidates, sample_candidates
 from duihua.stages.configs.rejection_sampling import RejectionSamplingConfig
 from duihua.stages.context import StageContext, StageResult
+from duihua.stages.left_out import say_left_out
 from duihua.stages.policy_training import begin, finish
 from duihua.stages.replies import Prompt, Reply, replies_key, sampler_of, scored_in_parts
 from duihua.stages.scoring import Rule
@@ -59,9 +59,9 @@ def run(config: RejectionSamplingConfig, context: StageContext, reward: Rule | N
     curve = found.curve()
     console.say(
         f"rejection_sampling: {len(examples)} best replies of {len(start.train)} prompts x {config.candidates}; mean reward "
-        f"{curve[0]['reward']:+.3f}, of the best {curve[-1]['reward']:+.3f}; left out "
-        f"{json.dumps(dict(start.left_out.counts), ensure_ascii=False)}"
+        f"{curve[0]['reward']:+.3f}, of the best {curve[-1]['reward']:+.3f}"
     )
+    say_left_out("rejection_sampling", "prompts and replies", start.left_out.counts)
     if not examples:
         raise DataError(
             "no reply is good enough to learn from",

@@ -29,7 +29,7 @@ from duihua.stages.prepared_pairs import prepare_pairs
 from duihua.stages.pretrain import source_terms
 from duihua.stages.prompts import encode_pair_side
 from duihua.stages.reward_measures import Scores, heldout_figures, length_statistics, measure
-from duihua.stages.reward_pairs import PairData
+from duihua.stages.reward_pairs import PairData, accuracy_rows
 from duihua.stages.reward_probes import probe
 from duihua.stages.scoring import end_scores, score_rows
 from duihua.stages.stage_trainer import stage_trainer
@@ -187,7 +187,6 @@ def normalise(scores_of: Scores, data: PairData) -> tuple[Normalisation, dict[st
 
 def show(metrics: dict[str, Any]) -> None:
     """The accuracies as a table on the console."""
-    rows = [[kind, found["value"], found["low"], found["high"], found["n"]] for kind, found in metrics["kinds"].items()]
-    total = metrics["accuracy"]
-    rows.append(["human + sampled", total["value"], total["low"], total["high"], total["n"]])
-    console.table("reward: held-out accuracy", ["kind", "accuracy", "low", "high", "pairs"], rows)
+    rows = accuracy_rows(metrics["kinds"], "human + sampled", metrics["accuracy"])
+    if rows:
+        console.table("reward: held-out accuracy", ["kind", "accuracy", "low", "high", "pairs"], rows)

@@ -10,9 +10,10 @@ left out, as the config says) and counted either way; what was judged may lie be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from duihua import console
 from duihua.data.pairs import Exchange, in_half, off_topic_pairs, sampled_pairs, shuffled
@@ -41,6 +42,7 @@ from duihua.text.tokenizer import Tokenizer
 
 KINDS = ("human", "sampled", "off_topic")
 CUT_SHORT = "cut_short"
+KIND_TEXTS = {"off_topic": "off-topic", CUT_SHORT: "cut short"}
 OTHER_HALF = "prompt of the other half"
 NONE_HELD_OUT = "no pair is held out, so its accuracy on unseen ones is not known"
 
@@ -232,6 +234,17 @@ class PairMaker:
             prompt = make_prompt(exchange, 0, self.template)
             rows.append(closed_row(prompt.ids, reply, self.tokenizer))
         return rows
+
+
+def kind_text(kind: str) -> str:
+    """A kind of pairs for people."""
+    return KIND_TEXTS.get(kind, kind)
+
+
+def accuracy_rows(kinds: Mapping[str, Mapping[str, Any]], total: str, of_all: Mapping[str, Any]) -> list[list[Any]]:
+    """Rows for the console of held-out accuracy by kind and of all, `total`; none for what has no pair."""
+    named = [*((kind_text(kind), found) for kind, found in kinds.items()), (total, of_all)]
+    return [[name, found["value"], found["low"], found["high"], found["n"]] for name, found in named if found["n"]]
 
 
 def _held_out_remedy(source: Source) -> str:

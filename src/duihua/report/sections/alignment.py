@@ -40,6 +40,7 @@ def reward_model(record: RunRecord) -> Markup | None:
     if not result:
         return None
     kinds = [(name, kind) for name, kind in (result.get("kinds") or {}).items() if isinstance(kind, Mapping)]
+    kinds = [(name, kind) for name, kind in kinds if kind.get("n") != 0]  # of what there is none nothing is known
     rows = [(kind_name(name), kind, name != "off_topic") for name, kind in kinds]
     if isinstance(result.get("accuracy"), Mapping):
         rows.insert(0, (Markup("<b>{}</b>").format(t("reward.counted")), result["accuracy"], True))

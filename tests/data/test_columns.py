@@ -235,7 +235,8 @@ def test_a_wrong_column_names_place_columns_and_the_nearest() -> None:
     with pytest.raises(DataError) as caught:
         plan_columns("text", ColumnsConfig(text="bdy"), ["title", "body"], "notes.csv:2")
     assert str(caught.value) == (
-        "notes.csv:2: no column 'bdy'; the columns are: title, body. Did you mean 'body'? Set columns.text."
+        "notes.csv:2: no column 'bdy'; the columns are: title, body. Did you mean 'body'? "
+        "Set columns.text, on the command line --column text=body."
     )
     with pytest.raises(DataError, match=r"no column for preferences .*are: text"):
         plan_columns("preferences", ColumnsConfig(), ["text"], "x")
@@ -252,3 +253,37 @@ def test_the_help_of_each_column_names_all_that_are_tried() -> None:
     }
     assert {part: missing for part, tried in TRIED.items() if (missing := {*tried} - said[part])} == {}
     assert "completion" not in said["instruction"], "the reading of the help tells the columns apart"
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "remedy"),
+    [
+        (
+            "text",
+            ["prompt", "chosen", "rejected"],
+            "They look like preferences: set `kind: preferences`, @ --kind preferences",
+        ),
+        ("text", ["messages"], "They look like conversations: set `kind: conversations`, @ --kind conversations"),
+        (
+            "preferences",
+            ["question", "better", "worse"],
+            "Name the right columns in columns.chosen and columns.rejected, @ --column chosen=NAME --column rejected=NAME",
+        ),
+        (
+            "preferences",
+            ["chosen", "unrejected"],
+            "Name the right column in columns.rejected, @ --column rejected=NAME",
+        ),
+        (
+            "preferences",
+            ["chosen", "reject"],
+            "Did you mean 'reject'? Set columns.rejected, @ --column rejected=reject",
+        ),
+    ],
+)
+def test_missing_columns_are_told_how_to_be_named_and_never_turn_a_pair_round(
+    kind: Kind, names: list[str], remedy: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        plan_columns(kind, ColumnsConfig(), names, "f:1")
+    assert caught.value.remedy == remedy.replace("@", "on the command line")

@@ -231,3 +231,24 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0] < 1_500_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b'[\n  {"text": "a"}\n]\n', r"a\.jsonl:1: one JSON text over several lines.*such as a\.json\."),
+        ("a.jsonl", b'\n{\n  "text": "a"\n}\n', r"a\.jsonl:2: one JSON text over several lines"),
+        ("a.csv", b"text;label\na;b\n", r"a\.csv:1: the columns are parted by semicolons.*with commas"),
+        ("a.csv", b"text\tlabel\na\tb\n", r"a\.csv:1: the columns are parted by tabs.*Name it \.tsv"),
+        ("a.jsonl", '{"text": "你好"}\n'.encode("utf-16"), r"a\.jsonl:1: the file is UTF-16.*iconv -f UTF-16"),
+        ("a.json", '[{"text": "你好"}]\n'.encode("utf-16"), r"a\.json:1: the file is UTF-16.*iconv -f UTF-16"),
+        ("a.csv", "text\n你好\n".encode("utf-16"), r"a\.csv:1: the file is UTF-16.*iconv -f UTF-16"),
+        ("a.jsonl", '{"text": "你好"}\n'.encode("gbk"), r"bytes that are not UTF-8.*iconv -f GBK"),
+    ],
+)
+def test_a_file_of_another_form_or_encoding_is_told_how_to_be_mended(
+    name: str, content: bytes, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        list(UserFiles(SourceConfig(path=str(tmp_path / name))).records("train"))

@@ -27,6 +27,7 @@ def add_verb(verbs: Any, common: argparse.ArgumentParser, reading: argparse.Argu
 def run(arguments: argparse.Namespace) -> int:
     """Read and say. Returns 0, or 1 where something is wrong. Raises DuihuaError."""
     from duihua.data import check as checking
+    from duihua.data.rows import NOT_UTF8, TO_UTF8
 
     home = data_directory(arguments.data)
     source = open_source(source_config(arguments, arguments.target), home)
@@ -62,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
             console.say(f"  {problem.place}" + (f" ({problem.other_place})" if problem.other_place else ""))
         if count > len(report.examples[reason]):
             console.say(f"  ... {count - len(report.examples[reason]):,} more")
+        if reason == NOT_UTF8:
+            console.say(f"  {TO_UTF8}.")
     if report.clean:
         console.say("Nothing wrong was found.")
     return 0 if report.clean else 1

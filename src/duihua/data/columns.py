@@ -53,6 +53,9 @@ NEEDED: dict[Kind, tuple[tuple[str, ...], ...]] = {
 }
 """Parts that a record of each kind cannot do without, one alternative after the other."""
 
+PREFERENCES: Kind = "preferences"
+CONVERSATIONS: Kind = "conversations"
+
 KEPT: dict[tuple[str, ...], tuple[str, ...]] = {
     ("messages",): ("system", "tools"),
     ("instruction", "output"): ("system", "tools", "input"),
@@ -87,7 +90,7 @@ def plan_columns(kind: Kind, config: ColumnsConfig, available: Iterable[str], wh
         asked = getattr(config, part)
         if asked:
             if asked not in names:
-                raise _no_column(f"no column {asked!r}", asked, names, where, f"columns.{part}")
+                raise _no_column(f"no column {asked!r}", [part], [asked], names, where)
             found[part] = asked
         else:
             usual = next((name for name in tried if name in names), None)
@@ -102,7 +105,22 @@ def plan_columns(kind: Kind, config: ColumnsConfig, available: Iterable[str], wh
             )
     missing = [part for part in needed[0] if part not in found]
     usual_names = " or ".join(" + ".join(parts) for parts in needed)
-    raise _no_column(f"no column for {kind} ({usual_names})", missing[0], names, where, f"columns.{missing[0]}")
+    other = _looks_like(names)
+    if other and other != kind:
+        raise DataError(
+            f"no column for {kind} ({usual_names}); the columns are: {', '.join(names)}",
+            where=where,
+            remedy=f"They look like {other}: set `kind: {other}`, on the command line --kind {other}",
+        )
+    raise _no_column(f"no column for {kind} ({usual_names})", missing, missing, names, where)
+
+
+def _looks_like(names: list[str]) -> Kind | None:
+    """The kind of records whose usual columns stand there: preferences or conversations."""
+    for kind in (PREFERENCES, CONVERSATIONS):
+        if any(all(any(name in names for name in TRIED[part]) for part in parts) for parts in NEEDED[kind]):
+            return kind
+    return None
 
 
 def _only(tried: tuple[str, ...]) -> str:
@@ -111,9 +129,18 @@ def _only(tried: tuple[str, ...]) -> str:
     return tried[0] if len(tried) == 1 else ""
 
 
-def _no_column(problem: str, asked: str, names: list[str], where: str, setting: str) -> DataError:
-    near = difflib.get_close_matches(asked, names, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}? Set {setting}" if near else f"Name the right column in {setting}"
+def _no_column(problem: str, parts: list[str], asked: list[str], names: list[str], where: str) -> DataError:
+    """parts: those of a record that have no column; asked: the name that each was looked for by, of which the first is shown
+    with a column that is nearly called so."""
+    near = difflib.get_close_matches(asked[0], names, n=1, cutoff=0.5)
+    if near and parts[0] in ("chosen", "rejected") and near[0][:4].lower() != asked[0][:4].lower():
+        near = []  # `worse` is not `chosen`, though five letters are: a pair turned round teaches the opposite
+    if near:
+        hint = f"Did you mean {near[0]!r}? Set columns.{parts[0]}, on the command line --column {parts[0]}={near[0]}"
+    else:
+        settings = " and ".join(f"columns.{part}" for part in parts)
+        flags = " ".join(f"--column {part}=NAME" for part in parts)
+        hint = f"Name the right column{'s' * (len(parts) > 1)} in {settings}, on the command line {flags}"
     return DataError(f"{problem}; the columns are: {', '.join(names) or 'none'}", where=where, remedy=hint)
 
 

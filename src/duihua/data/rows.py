@@ -32,6 +32,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 TEXT_SUFFIXES = (".txt", ".md")
 TABLE_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 PACKED_SUFFIXES = (".gz", ".zst")
+NOT_UTF8 = "bytes that are not UTF-8"
+TO_UTF8 = "Write it as UTF-8, such as iconv -f GBK -t UTF-8 OLD > NEW for a file in GBK"
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ def read_rows(path: Path) -> Iterator[Row | Fault]:
         form, _text
     )
     try:
+        if form != ".parquet":
+            _refuse_utf16(path)
         yield from reader(path)
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, FileNotFoundError):
@@ -127,7 +132,17 @@ def lines_of(file: BinaryIO, name: str) -> Iterator[tuple[int, str | Fault]]:
         try:
             yield number, line.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            yield number, Fault("bytes that are not UTF-8", f"{name}:{number}:{error.start + 1}")
+            yield number, Fault(NOT_UTF8, f"{name}:{number}:{error.start + 1}")
+
+
+def _refuse_utf16(path: Path) -> None:
+    with _opened(path) as file:
+        if file.read(2) in UTF16_MARKS:
+            raise DataError(
+                "the file is UTF-16, and UTF-8 is read",
+                where=f"{path}:1",
+                remedy="Write it anew: iconv -f UTF-16 -t UTF-8 OLD > NEW",
+            )
 
 
 def _text(path: Path) -> Iterator[Row | Fault]:
@@ -172,8 +187,17 @@ def _as_row(value: Any, place: str, may_be_broken: bool = False) -> Row | Fault:
 
 
 def _json_lines(path: Path) -> Iterator[Row | Fault]:
+    given = False
     for number, line in read_lines(path):
         place = f"{path}:{number}"
+        if not given and isinstance(line, str) and line.strip() in ("[", "{", "[{"):
+            name = path.name.replace(".jsonl", ".json")
+            raise DataError(
+                "one JSON text over several lines, where a .jsonl file has a record on each",
+                where=place,
+                remedy=f"Name it .json, such as {name}",
+            )
+        given = given or isinstance(line, Fault) or bool(line.strip())
         if isinstance(line, Fault):
             yield line
         elif line.strip():
@@ -195,7 +219,7 @@ def _json(path: Path) -> Iterator[Row | Fault]:
         value = json.loads(raw.removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError("bytes that are not UTF-8", where=f"{path}:{line}", remedy="Write the file as UTF-8") from error
+        raise DataError(NOT_UTF8, where=f"{path}:{line}", remedy=TO_UTF8) from error
     except (ValueError, RecursionError) as error:
         place = f"{path}:{getattr(error, 'lineno', 1)}:{getattr(error, 'colno', 1)}"
         raise DataError(f"bad JSON: {_why(error)}", where=place, remedy="Mend it") from error
@@ -239,13 +263,25 @@ def _table(path: Path) -> Iterator[Row | Fault]:
             if not cells:
                 continue
             if any("\ud800" <= character <= "\udfff" for cell in cells for character in cell):
-                yield Fault("bytes that are not UTF-8", place)
+                yield Fault(NOT_UTF8, place)
             elif header is None:
                 header = cells
+                _check_separator(header, form, place)
             elif len(cells) != len(header):
                 yield Fault(f"{len(cells)} cells where the header has {len(header)}", place)
             else:
                 yield Row(dict(zip(header, cells, strict=True)), place)
+
+
+def _check_separator(header: list[str], form: str | None, place: str) -> None:
+    """Raise DataError where the header of a .csv is one cell that is parted by something else than commas."""
+    if form == ".csv" and len(header) == 1:
+        for separator, name, remedy in (
+            (";", "semicolons", "Save it with commas between the columns"),
+            ("\t", "tabs", "Name it .tsv"),
+        ):
+            if separator in header[0]:
+                raise DataError(f"the columns are parted by {name}, not by commas", where=place, remedy=remedy)
 
 
 def _parquet(path: Path) -> Iterator[Row | Fault]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from duihua.data.columns import ColumnPlan, plan_columns, to_record
 from duihua.data.records import HELD_OUT_SHARE, BadRecordError, Kind, LeftOut, Record, Split, is_held_out
-from duihua.data.rows import TEXT_SUFFIXES, Fault, Row, form_of, read_rows
+from duihua.data.rows import NOT_UTF8, TEXT_SUFFIXES, TO_UTF8, Fault, Row, form_of, read_rows
 from duihua.data.source import ColumnsConfig, SourceConfig, Terms
 from duihua.errors import ConfigError, DataError
 from duihua.files import sha256_file, sha256_json
@@ -90,9 +90,8 @@ class UserFiles:
                 yield result[0]
         if not usable:
             first = next(iter(left_out.first_place.items()), ("the files are empty", self.name))
-            raise DataError(
-                f"no usable record: {first[0]}", where=first[1] or self.name, remedy="Run `duihua data check` on it"
-            )
+            remedy = TO_UTF8 if first[0] == NOT_UTF8 else "Run `duihua data check` on it"
+            raise DataError(f"no usable record: {first[0]}", where=first[1] or self.name, remedy=remedy)
 
     def results(self, notes: LeftOut) -> Iterator[tuple[Record, str] | Fault]:
         """Every record with its place, or why there is none: one pass over all files, both splits.

@@ -185,3 +185,19 @@ def test_figures_that_are_not_finite_are_passed_over() -> None:
         rows[6][name] = float("nan")
         rows[8].pop(name)
     assert findings_so_far(rows) == []
+
+
+@pytest.mark.parametrize("rollouts", [2, 3])
+def test_a_run_of_few_rollouts_is_not_compared_with_itself(
+    rollouts: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of the start and the end differs, for they are the same rollouts: that is no sign of health."""
+    rows = run(entropy=0.1)[: 2 * rollouts]
+    (note,) = [finding for finding in examine(rows, PPODoctorConfig()).findings if finding.state != "ok"]
+    assert note.check == "start and end" and "too few rollouts" in note.meaning
+    assert findings_so_far(rows) == []
+    (tmp_path / "ppo").mkdir()
+    (tmp_path / "ppo" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["doctor", "ppo", str(tmp_path)]) == 0, "a run's folder stands for its stage"
+    shown = capsys.readouterr().out
+    assert "too few rollouts" in shown and "A healthy run." not in shown

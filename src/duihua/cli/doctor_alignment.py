@@ -14,6 +14,7 @@ from duihua import console
 from duihua.cli.arguments import Parser
 from duihua.config import build, load_yaml, override, parse
 from duihua.stages.configs.doctors import PPODoctorConfig, RewardDoctorConfig
+from duihua.stages.ppo_log import METRICS
 
 if TYPE_CHECKING:
     from duihua.stages.diagnosis import Diagnosis
@@ -37,7 +38,7 @@ PPO_HELP = """\
 Is this PPO run healthy? Reads metrics.jsonl of the folder that `duihua ppo` wrote: ratio at the start, KL under 0 or too
 large, a score that follows the length, entropy, ends of replies, repetition, clipping, the critic, the gold score.
 
-  RUN            folder of the stage
+  RUN            folder of the stage, or of a run that has it
   --config FILE  settings in YAML; --set FIELD=VALUE one setting over the file's
   --json         one JSON object: fit, why_not, findings, measured
 
@@ -77,11 +78,20 @@ def ppo(argv: Sequence[str]) -> int:
         return 0
     arguments, config = given
     with console.json_output(arguments.json):
-        from duihua.stages.ppo_doctor import examine
+        from duihua.stages.ppo_doctor import TOO_FEW, examine
         from duihua.stages.ppo_log import read_metrics
 
-        found = examine(read_metrics(Path(arguments.folder)), config)
-        return _show(found, arguments.folder, "A healthy run.", "Not a healthy run", arguments.json)
+        stage = stage_of(Path(arguments.folder))
+        found = examine(read_metrics(stage), config)
+        whole = all(finding.check != TOO_FEW for finding in found.findings)
+        good = "A healthy run." if whole else "Nothing wrong so far, in too few rollouts to call the run healthy."
+        return _show(found, str(stage), good, "Not a healthy run", arguments.json)
+
+
+def stage_of(run: Path) -> Path:
+    """The folder of the stage that learnt from rollouts: `run` itself, or in a run's folder `ppo`, else `grpo`."""
+    found = [run / name for name in ("ppo", "grpo") if (run / name / METRICS).is_file()]
+    return found[0] if found and not (run / METRICS).exists() else run
 
 
 def _parser(prog: str, what: str) -> Parser:

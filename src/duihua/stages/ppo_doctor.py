@@ -20,6 +20,8 @@ KEPT = (
     "score", "gold_score", "kl", "entropy", "eos_rate", "length", "repetition", "explained_variance",
     "sampler_difference", "clip_fraction", "approximate_kl",
 )  # fmt: skip
+TOO_FEW = "start and end"
+"""The check of a run that is too short for the others."""
 FEWEST_ROLLOUTS = 3
 """Before that many nothing is said of a training that goes on."""
 
@@ -30,23 +32,28 @@ def findings_so_far(rows: Iterable[Any], config: PPODoctorConfig | None = None) 
     known = rollout_rows(rows)
     if len({row["iteration"] for row in known}) < FEWEST_ROLLOUTS:
         return []
-    return [finding for finding in examine(known, config or PPODoctorConfig()).findings if finding.state != "ok"]
+    found = examine(known, config or PPODoctorConfig()).findings
+    return [finding for finding in found if finding.state != "ok" and finding.check != TOO_FEW]
 
 
 def examine(rows: Sequence[Row], config: PPODoctorConfig) -> Diagnosis:
     """All checks on the updates of a run, in the order in which things go wrong."""
     rollouts = by_rollout(rows)
+    enough = len(rollouts) > config.rollouts  # else both ends are the same rollouts
     ends = rollouts[: config.rollouts], rollouts[-config.rollouts :]
     first, last = ({name: mean(part, name) for name in KEPT} for part in ends)
-    found = [
-        _first_ratio(rows[0], config),
-        _sampler(rollouts, config),
-        _divergence(rollouts, config),
-        _gain(first, last, len(rollouts), config),
+    compared = [
+        _gain(first, last, len(rollouts)),
         _length(rollouts, first, last, config),
         _entropy(first, last, config),
         _ends(first, last, config),
         _repetition(first, last, config),
+    ]
+    found = [
+        _first_ratio(rows[0], config),
+        _sampler(rollouts, config),
+        _divergence(rollouts, config),
+        *(compared if enough else [_too_few(len(rollouts), config), *_problems(compared)]),
         _clipping(rows, config),
         _critic(last, config),
         _gold(rollouts, config),
@@ -115,9 +122,25 @@ def _divergence(rollouts: Sequence[Row], config: PPODoctorConfig) -> Finding:
     return Finding("divergence from the reference", "ok", found)
 
 
-def _gain(first: Row, last: Row, rollouts: int, config: PPODoctorConfig) -> Finding | None:
+def _problems(found: Iterable[Finding | None]) -> list[Finding]:
+    """Those that need no comparison: that no reply ends is seen in one rollout."""
+    return [finding for finding in found if finding is not None and finding.state == "problem"]
+
+
+def _too_few(rollouts: int, config: PPODoctorConfig) -> Finding:
+    return Finding(
+        TOO_FEW,
+        "note",
+        f"{rollouts} rollout{'s' * (rollouts != 1)}, of which the first {config.rollouts} and the last {config.rollouts} would "
+        "be compared",
+        "Score, length, entropy, ends and repetition were not looked at: there are too few rollouts to compare",
+        "Raise iterations, or compare fewer with --rollouts 1",
+    )
+
+
+def _gain(first: Row, last: Row, rollouts: int) -> Finding | None:
     gain = last["score"] - first["score"]
-    if rollouts <= config.rollouts or math.isnan(gain):  # both ends are the same rollouts
+    if math.isnan(gain):
         return None
     found = f"score {first['score']:+.3f} to {last['score']:+.3f} over {rollouts} rollouts"
     if gain > 0:

@@ -66,3 +66,7 @@ def test_what_an_earlier_run_has_done_counts_for_no_speed(
 @pytest.mark.parametrize(("seconds", "text"), [(1.24, "1.2s"), (42, "42s"), (75, "1m15s"), (3700, "1h01m")])
 def test_durations(seconds: float, text: str) -> None:
     assert console.duration(seconds) == text
+
+
+def test_one_thing_is_no_plural() -> None:
+    assert [console.counted(number, "prompt") for number in (0, 1, 2000)] == ["0 prompts", "1 prompt", "2,000 prompts"]

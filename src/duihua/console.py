@@ -89,6 +89,11 @@ def emit_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, indent=2), file=sys.stdout, flush=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 prompt`, `1,200 prompts`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def display_width(text: str) -> int:
     """Columns that `text` takes on a terminal: Chinese characters take two, combining marks none."""
     return sum(

@@ -125,6 +125,11 @@ def test_the_command_prints_the_curve_and_writes_all_replies(
     source = str(bundles / "conversations.jsonl")
     assert main([*words, "--source", source, "--count", "4", "--prompt-tokens", "40"]) == 0
     assert "KL at most" in capsys.readouterr().out
+    assert main([*words, "--prompt", "dog"]) == 0
+    shown = capsys.readouterr().out
+    assert ", 1 prompt\n" in shown and "nan" not in shown and "standard error" not in shown
+    assert main([*words, "--prompt", "dog", "--json"]) == 0
+    assert "NaN" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from duihua.stages.replies import Prompt
 
 MOST_PROMPT_TOKENS = 96
+COLUMNS = {
+    "n": "n", "reward": "reward", "standard_error": "standard error", "kl_bound": "KL at most (nats) = log n - (n - 1)/n",
+}  # fmt: skip
+"""Of the curve; one prompt alone has no standard error."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -74,7 +79,7 @@ def best_of_n(arguments: argparse.Namespace) -> dict[str, Any]:
         "n": arguments.n,
         "temperature": arguments.temperature,
         "prompts": len(prompts),
-        "curve": found.curve(),
+        "curve": [{name: value for name, value in row.items() if not math.isnan(value)} for row in found.curve()],
         "replies": _rows(found, policy),
     }
 
@@ -152,15 +157,15 @@ def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     from duihua.files import write_atomic
 
     write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    console.say(f"{len(rows)} prompts with all their replies are in {path}")
+    console.say(f"{console.counted(len(rows), 'prompt')} with all replies: {path}")
 
 
 def _show(outcome: dict[str, Any], samples: int) -> None:
     shown = [row for row in outcome["curve"] if row["n"] & (row["n"] - 1) == 0 or row["n"] == outcome["n"]]
     console.table(
-        f"best of n by {outcome['reward']}, {outcome['prompts']} prompts",
-        ["n", "reward", "standard error", "KL at most (nats) = log n - (n - 1)/n"],
-        [[row["n"], row["reward"], row["standard_error"], row["kl_bound"]] for row in shown],
+        f"best of n by {outcome['reward']}, {console.counted(outcome['prompts'], 'prompt')}",
+        [title for name, title in COLUMNS.items() if name in shown[0]],
+        [[row[name] for name in COLUMNS if name in row] for row in shown],
     )
     for row in outcome["replies"][:samples]:
         console.say(f"\n{row['prompt']}")

@@ -170,8 +170,8 @@ def _time(found: dict[str, Any]) -> None:
         steps = "1 training step" if speed["steps"] == 1 else f"{speed['steps']} training steps"
         console.say(
             f"Measured: {steps} of {speed['batch']} x {speed['time']} tokens in "
-            f"{console.duration(speed['seconds'])} on {speed['device']}, {speed['threads']} threads, precision "
-            f"{speed['precision']}: {speed['tokens_per_second']:,.0f} tokens/s, "
+            f"{console.duration(speed['seconds'])} on {speed['device']}, {console.counted(speed['threads'], 'thread')}, "
+            f"precision {speed['precision']}: {speed['tokens_per_second']:,.0f} tokens/s, "
             f"{scaled(speed['operations_per_second'])}FLOP/s."
         )
     else:

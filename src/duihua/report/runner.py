@@ -32,7 +32,7 @@ from typing import Any
 
 from duihua.config import to_mapping
 from duihua.config.mapping import suggestion
-from duihua.console import duration, say
+from duihua.console import counted, duration, say
 from duihua.cores import usable_cores
 from duihua.errors import ConfigError
 from duihua.files import remove_leftovers, sync_directory, write_json
@@ -92,7 +92,8 @@ def run_recipe(
         marks = made_from.stages
         facts = _facts(recipe, threads, device, said, marks)
         say(
-            f"Run {recipe.name} in {directory}: {', '.join(names[:last])}; seed {recipe.seed}, {threads} threads, {device}"
+            f"Run {recipe.name} in {directory}: {', '.join(names[:last])}; seed {recipe.seed}, "
+            f"{counted(threads, 'thread')}, {device}"
         )
         if recipe.cost is not None:
             say(cost_line(recipe.cost, names[:last]))

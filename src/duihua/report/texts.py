@@ -21,7 +21,7 @@ TEXTS: dict[str, Text] = {
     # frame
     "page.kicker": Text("Run report", "训练报告"),
     "page.seed": Text("seed {value}", "随机种子 {value}"),
-    "page.threads": Text("{value} threads", "{value} 线程"),
+    "page.threads": Text("threads: {value}", "{value} 线程"),
     "page.device": Text("on {value}", "设备 {value}"),
     "page.footer": Text(
         "Written by Duihua {version}. This file is complete in itself: it loads nothing from the network.",

@@ -295,3 +295,11 @@ def test_a_healthy_run_and_other_trainings_have_no_findings(tmp_path: Path) -> N
     assert view_stage(rollouts(tmp_path)).findings == ()
     assert view_stage(stage(tmp_path)).findings == ()
     assert "problem" not in drawn([view_stage(stage(tmp_path / "other"))], "en")
+
+
+def test_a_file_is_not_called_a_folder_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "pairs.jsonl").write_text("{}")
+    with pytest.raises(DataError, match="is a file, not a folder"):
+        main([str(tmp_path / "pairs.jsonl"), "--once"])
+    with pytest.raises(DataError, match="no such folder"):
+        main([str(tmp_path / "none"), "--once"])

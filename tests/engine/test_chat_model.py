@@ -295,3 +295,19 @@ def test_without_tokenizer_files_only_what_needs_text_raises(bundle_directory: P
     for use in (lambda: model.tokenizer, lambda: model.generate("a"), lambda: model.chat([user("a")])):
         with pytest.raises(BundleError, match=r"no tokenizer\.json"):
             use()
+
+
+def test_of_a_run_only_what_can_chat_is_named(bundle_directory: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for name in ("pretrain", "sft", "ppo", "reward", "broken"):
+        shutil.copytree(bundle_directory, run / name)
+    config = json.loads((run / "reward" / "config.json").read_text())
+    (run / "reward" / "config.json").write_text(
+        json.dumps(config | {"architectures": ["Qwen3ForSequenceClassification"]})
+    )
+    (run / "broken" / "config.json").write_text("{")
+    with pytest.raises(BundleError) as caught:
+        ChatModel.load(run)
+    assert caught.value.remedy.endswith(f": {run / 'ppo'}, {run / 'sft'}, {run / 'pretrain'}")
+    with pytest.raises(BundleError, match="broken JSON"):
+        ChatModel.load(run / "broken")

@@ -372,6 +372,13 @@ def test_what_changed_names_each_difference() -> None:
     assert what_changed(before, before) == []
 
 
+def test_what_changed_names_first_what_was_changed_and_not_what_a_version_added() -> None:
+    before = {"config": {"old": 3, "steps": 1}}
+    after = {"config": {"added": [], "beside": 2, "steps": 4}}
+    assert what_changed(before, after) == ["config.steps: 1 -> 4", "config.beside: None -> 2", "config.old: 3 -> None"]
+    assert what_changed({"config": {}}, {"config": {"added": []}}) == ["config.added: None -> []"]
+
+
 def test_a_bundle_fingerprint_follows_content_and_not_time(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("1")
     first = bundle_fingerprint(tmp_path)

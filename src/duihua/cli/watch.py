@@ -12,7 +12,7 @@ from typing import Any
 
 from duihua import console
 from duihua.cli.arguments import Parser
-from duihua.errors import ConfigError, DataError
+from duihua.errors import ConfigError
 
 SHOWN = (
     "loss", "bits_per_byte", "tokens_per_second", "utilisation", "gradient_norm", "learning_rate", "reward", "kl",
@@ -125,11 +125,11 @@ def _page(folders: Sequence[Path], arguments: argparse.Namespace) -> int:
     import sys
 
     from duihua.report.watch_page import write_content, write_page
+    from duihua.report.watching import require_folder
     from duihua.serving.watch_server import serve_page
 
     for folder in folders:
-        if not folder.is_dir():
-            raise DataError("no such folder", where=str(folder), remedy="Name a run's folder, or a stage's")
+        require_folder(folder)
 
     def ready(address: str) -> None:
         console.say(f"Watching at {address}; Ctrl-C stops it, and touches no training.")

@@ -128,7 +128,18 @@ class ChatModel:
     @classmethod
     def load(cls, path: str | Path, device: str = "cpu", slots: int = 4) -> ChatModel:
         """Open a directory. slots: replies at once. Raises BundleError when it is not a model, or a reward model."""
-        return cls(load_bundle(path, device=device), slots)
+        try:
+            bundle = load_bundle(path, device=device)
+        except BundleError as error:
+            chats = _chat_models_in(Path(path))
+            if not chats:
+                raise
+            raise BundleError(
+                "is no model itself",
+                where=str(path),
+                remedy=f"Name a chat model inside it: {', '.join(map(str, chats))}",
+            ) from error
+        return cls(bundle, slots)
 
     @property
     def name(self) -> str:
@@ -298,3 +309,22 @@ def _defaults(directory: Path) -> SamplingSettings:
         problem = error.problem if isinstance(error, GenerationError) else str(error)
         where = f"{directory / 'generation_config.json'} {getattr(error, 'where', '')}".rstrip()
         raise BundleError(problem, where=where, remedy="Mend or remove the value") from error
+
+
+def _chat_models_in(folder: Path) -> list[Path]:
+    """The folders with a chat model right below a folder that has none itself, such as a run's: no tokenizer and no reward
+    model, the most aligned first. Empty where the folder is a model."""
+    if (folder / "config.json").is_file():
+        return []
+    found = []
+    for path in folder.glob("*/config.json"):
+        try:
+            config = read_json(path)
+        except DuihuaError:
+            continue
+        names = config.get("architectures") if isinstance(config, dict) else None
+        if isinstance(names, list) and any(str(name).endswith("ForCausalLM") for name in names):
+            found.append(path.parent)
+    order = ("pretrain", "sft")  # what stands behind these was made from them
+    places = {name: len(order) - place for place, name in enumerate(order)}
+    return sorted(found, key=lambda each: (places.get(each.name, 0), each.name))

@@ -7,7 +7,7 @@ the hash, so that a stale stage can say what has changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,20 +129,27 @@ def bundle_fingerprint(directory: Path) -> str:
     return sha256_json({file.name: sha256_file(file) for file in files})
 
 
-def what_changed(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The differences of two sets of parts, one text each: `config.steps: 100 -> 50`."""
-    changes: list[str] = []
+def what_changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The differences of two sets of parts, one text each: `config.steps: 100 -> 50`.
+
+    Settings that only one of the two has, since they were made by two versions of the program, come last; those that are off
+    where they were added are told only where nothing else differs.
+    """
+    found = list(_changes(before, after, ""))
+    return [text for rank in (0, 1) for found_rank, text in found if found_rank == rank] or [text for _, text in found]
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str) -> Iterator[tuple[int, str]]:
+    """(0 for a change, 1 for what only one of the two has, 2 for what was added and is off; the text)."""
     for key in sorted({*before, *after}):
         old, new = before.get(key), after.get(key)
         if old == new:
             continue
         path = f"{prefix}{key}"
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            changes += what_changed(old, new, f"{path}.")
+            yield from _changes(old, new, f"{path}.")
         elif prefix in ("inputs.", "data."):
-            changes.append(f"{path}: {'added' if old is None else 'removed' if new is None else 'changed'}")
-        elif max(len(str(old)), len(str(new))) <= 40:
-            changes.append(f"{path}: {old} -> {new}")
+            yield 0, f"{path}: {'added' if old is None else 'removed' if new is None else 'changed'}"
         else:
-            changes.append(f"{path}: changed")
-    return changes
+            rank = 0 if key in before and key in after else 1 if key in before or new else 2
+            yield rank, f"{path}: {old} -> {new}" if max(len(str(old)), len(str(new))) <= 40 else f"{path}: changed"

@@ -65,14 +65,20 @@ def watched_stages(folder: Path) -> list[Path]:
 
     Raises DataError where there are none.
     """
-    if not folder.is_dir():
-        raise DataError("no such folder", where=str(folder), remedy="Name a run's folder, or a stage's")
+    require_folder(folder)
     found = [path.parent for path in (*folder.glob("metrics.jsonl"), *folder.glob("*/metrics.jsonl"))]
     if not found:
         raise DataError(
             "nothing has been logged here yet", where=str(folder), remedy="Name a run's folder, or a stage's"
         )
     return sorted(found, key=lambda stage: (stage / "metrics.jsonl").stat().st_mtime)
+
+
+def require_folder(folder: Path) -> None:
+    """Raise DataError where that is no folder."""
+    if not folder.is_dir():
+        problem = "is a file, not a folder" if folder.exists() else "no such folder"
+        raise DataError(problem, where=str(folder), remedy="Name a run's folder, or a stage's")
 
 
 def chosen_stage(run: Path, stage: str = "") -> Path:

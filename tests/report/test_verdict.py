@@ -92,7 +92,24 @@ def test_healthy_run_has_only_good_checks(tmp_path: Path) -> None:
         ),
         ("sft", {"heldout_loss": 3.4}, "watch", "learns by heart"),
         ("pretrain", {"skipped_steps": 3}, "watch", "was not a number: 3"),
-        ("pretrain", {"expected": {"first_loss": 5.0}}, "watch", "worse than guessing"),
+        (
+            "pretrain",
+            {"expected": {"first_loss": 5.0}, "settings": {"vocabulary_size": 148}},
+            "watch",
+            "worse than guessing",
+        ),
+        (
+            "pretrain",
+            {"expected": {"first_loss": 8.8}, "settings": {"vocabulary_size": 8192}},
+            "good",
+            "near 8.80, that of the counted bigrams",
+        ),
+        (
+            "pretrain",
+            {"expected": {"first_loss": 6.3}, "settings": {"vocabulary_size": 8192}},
+            "watch",
+            "training has unlearnt them",
+        ),
     ],
 )
 def test_each_fault_is_named(tmp_path: Path, stage: str, values: dict[str, Any], status: str, sentence: str) -> None:

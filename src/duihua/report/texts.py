@@ -179,6 +179,21 @@ TEXTS: dict[str, Text] = {
         "Look at the initialisation and the warm-up.",
         "最先记录的损失为 {value} 奈特，高于 ln(词表大小) = {expected}：比瞎猜还差。请检查初始化与预热。",
     ),
+    "check.start_bigrams": Text(
+        "The first recorded loss, {value} nats, is near {expected}, that of the counted bigrams from which the weights start.",
+        "最先记录的损失为 {value} 奈特，接近 {expected}，即权重由之开始的二元计数的损失，正该如此。",
+    ),
+    "check.start_low_bigrams": Text(
+        "The first recorded loss, {value} nats, is already below {expected}, that of the counted bigrams from which the "
+        "weights start, as it should be at step {step}.",
+        "最先记录的损失为 {value} 奈特，在第 {step} 步时已低于 {expected}，即权重由之开始的二元计数的损失，符合预期。",
+    ),
+    "check.start_high_bigrams": Text(
+        "The first recorded loss, {value} nats, is above {expected}, that of the counted bigrams from which the weights start: "
+        "training has unlearnt them. Look at the learning rates and the warm-up.",
+        "最先记录的损失为 {value} 奈特，高于 {expected}，即权重由之开始的二元计数的损失：训练反而把它们忘了。"
+        "请检查学习率与预热。",
+    ),
     "check.falling": Text(
         "{stage}: the loss fell by {fall} nats over the last fifth of training; more steps would still help.",
         "{stage}：最后五分之一的训练中损失仍下降了 {fall} 奈特；继续训练还会有收获。",

@@ -10,6 +10,7 @@ classifier's interval must lie above the most frequent class. The reward model a
 
 from __future__ import annotations
 
+import math
 from statistics import median
 from typing import Any
 
@@ -81,9 +82,11 @@ def _start(record: RunRecord) -> Check | None:
         return None
     step, first = losses[0]
     values: dict[str, Any] = {"value": number(first, 2), "expected": f"{uniform:.2f}", "step": int(step)}
+    vocabulary = finite(dig(record.result("pretrain"), "settings.vocabulary_size"))
+    counted = "_bigrams" if vocabulary and uniform < math.log(vocabulary) - 0.1 else ""  # it knows more than nothing
     if first > uniform + 0.5:
-        return Check("watch", t("check.start_high", **values))
-    return Check("good", t("check.start" if first > uniform - 0.5 else "check.start_low", **values))
+        return Check("watch", t(f"check.start_high{counted}", **values))
+    return Check("good", t(f"check.start{counted}" if first > uniform - 0.5 else f"check.start_low{counted}", **values))
 
 
 def _curve(stage: StageRecord) -> list[Check]:

@@ -1,4 +1,5 @@
-"""The loader against the size of the corpus, and one rank against several: memory, start-up, tokens a second.
+"""The loader against the size of the corpus, one rank against several, and training against the length of the context: memory,
+start-up, tokens a second.
 
 Why synthetic: what is asked is whether memory and start-up grow with the corpus, and for that ten gigabytes of zeros in a
 sparse file are as good as text, and cost no disk. Each size runs in a process of its own, so that none inherits memory from
@@ -6,12 +7,17 @@ another. Resident memory is what the kernel counts (VmRSS), less what it was bef
 
     python benchmarks/scale.py --megabytes 1 100 1000 10000 --steps 500
     python benchmarks/scale.py --megabytes 1 --ranks 1 2 --steps 20
+    python benchmarks/scale.py --megabytes 1 --contexts 256 512 1024 2048 4096 8192 --steps 3
+
+Each context is trained on with the same tokens a step, in fewer and longer rows, by all cores. Of its curve the exponent is
+given: the slope of a straight line through the logarithms.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import socket
 import subprocess
@@ -115,10 +121,24 @@ def measure_training(folder: Path, rows: int, length: int, steps: int) -> dict[s
         for _ in range(steps):
             trainer.step()
         seconds = time.perf_counter() - started
-    return {"ranks": ranks.count, "tokens_per_second": steps * rows * length / seconds, "step_seconds": seconds / steps}
+    return {
+        "ranks": ranks.count,
+        "tokens_per_second": steps * rows * length / seconds,
+        "step_seconds": seconds / steps,
+        "memory_peak_bytes": resident_bytes()[1],
+    }
 
 
-def in_processes(what: str, count: int, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def exponent(points: list[tuple[float, float]]) -> float:
+    """The slope of the least-squares line through the logarithms of (x, y)."""
+    logs = [(math.log(x), math.log(y)) for x, y in points]
+    mean_x, mean_y = (sum(column) / len(logs) for column in zip(*logs, strict=True))
+    return sum((x - mean_x) * (y - mean_y) for x, y in logs) / sum((x - mean_x) ** 2 for x, _ in logs)
+
+
+def in_processes(
+    what: str, count: int, arguments: argparse.Namespace, folder: Path, threads: int = 1
+) -> dict[str, Any]:
     """Run this file `count` times at once, as ranks where there are several; what the first of them printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -126,6 +146,7 @@ def in_processes(what: str, count: int, arguments: argparse.Namespace, folder: P
     words = [sys.executable, __file__, "--only", what, "--folder", str(folder)]
     words += ["--rows", str(arguments.rows), "--length", str(arguments.length), "--steps", str(arguments.steps)]
     launch = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    launch["OMP_NUM_THREADS"] = str(threads)
     processes = [
         subprocess.Popen(
             words, env=os.environ | launch | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE
@@ -143,6 +164,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--megabytes", type=float, nargs="+", default=[1, 100, 1000], help="of text, one process each")
     parser.add_argument("--ranks", type=int, nargs="*", default=[], help="also train a small model on so many ranks")
+    parser.add_argument(
+        "--contexts",
+        type=int,
+        nargs="*",
+        default=[],
+        help="also train it on rows of so many tokens, rows x length in all",
+    )
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--steps", type=int, default=200)
@@ -154,13 +182,21 @@ def main() -> None:
         way = measure_loader if arguments.only == "loader" else measure_training
         print(json.dumps(way(arguments.folder, arguments.rows, arguments.length, arguments.steps)))
         return
-    found: dict[str, Any] = {"loader": [], "training": []}
+    found: dict[str, Any] = {"loader": [], "training": [], "contexts": []}
+    step_tokens = max([arguments.rows * arguments.length, *arguments.contexts])
     with tempfile.TemporaryDirectory(prefix="duihua-scale-") as folder:
         for number, megabytes in enumerate(arguments.megabytes):
             shard = synthetic_shard(Path(folder) / str(number), megabytes)
             found["loader"].append({"megabytes": megabytes, **in_processes("loader", 1, arguments, shard)})
         for count in arguments.ranks:
             found["training"].append(in_processes("training", count, arguments, Path(folder) / "0"))
+        for context in arguments.contexts:
+            arguments.rows, arguments.length = step_tokens // context, context
+            made = in_processes("training", 1, arguments, Path(folder) / "0", os.cpu_count() or 1)
+            found["contexts"].append({"context": context, **made})
+    if len(found["contexts"]) > 1:
+        for name in ("tokens_per_second", "memory_peak_bytes"):
+            found[f"{name}_exponent"] = exponent([(row["context"], row[name]) for row in found["contexts"]])
     if arguments.json:
         print(json.dumps(found, indent=2))
         return
@@ -175,6 +211,15 @@ def main() -> None:
     for row in found["training"]:
         print(
             f"{row['ranks']} ranks: {row['tokens_per_second']:,.0f} tokens/s, {row['step_seconds'] * 1e3:.1f} ms a step"
+        )
+    for row in found["contexts"]:
+        print(
+            f"context {row['context']:,}: {row['tokens_per_second']:,.0f} tokens/s, {row['memory_peak_bytes'] / 2**20:,.0f} MiB"
+        )
+    if "tokens_per_second_exponent" in found:
+        print(
+            f"tokens/s as context to the {found['tokens_per_second_exponent']:+.2f}, memory to the "
+            f"{found['memory_peak_bytes_exponent']:+.2f}"
         )
 
 

@@ -124,7 +124,7 @@ DETAILS: tuple[Detail, ...] = (
 
 WORDS: dict[Language, dict[str, str]] = {
     "en": {
-        "other": "[中文](checklist.zh.md)",
+        "other": "[中文](checklist.zh.md) · [The whole way](README.md)",
         "title": "# The alignment checklist",
         "about": "Preference training has thirty details that are easily wrong and still seem to work. Each row below names "
         "the tests that hold one of them, with numbers that can be checked by hand, and at least one mutation: the detail "
@@ -138,7 +138,7 @@ WORDS: dict[Language, dict[str, str]] = {
         "mark": "`tests/checklist_plugin.py` says how a test is marked and how a mutation is applied.",
     },
     "zh": {
-        "other": "[English](checklist.md)",
+        "other": "[English](checklist.md) · [整条路](README.zh.md)",
         "title": "# 对齐检查表",
         "about": "偏好训练有三十个细节，做错了往往看起来仍然正常。下表每一行列出守住其中一个细节的"
         "测试（数字可以手算核对），以及至少一个变异："

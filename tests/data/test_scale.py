@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,9 @@ def test_a_file_that_was_cut_after_it_was_opened_is_noticed(tmp_path: Path) -> N
     os.truncate(tmp_path / "shard" / "ids.bin", 8)
     with pytest.raises(DataError, match="ends too early"):
         shard.document(1)
+
+
+def test_an_exponent_is_the_slope_of_the_logarithms() -> None:
+    exponent = runpy.run_path(str(BENCHMARK))["exponent"]
+    assert exponent([(x, 3 * x**-0.5) for x in (256.0, 512.0, 4096.0)]) == pytest.approx(-0.5, abs=1e-12)
+    assert exponent([(1.0, 2.0), (2.0, 2.0), (4.0, 2.0)]) == pytest.approx(0.0, abs=1e-12)

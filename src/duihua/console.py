@@ -112,14 +112,15 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-_HARMLESS = {code: chr(0x2400 + code) for code in range(32)} | {127: "␡"}
-_HARMLESS |= dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "�")
-"""Control characters as pictures: what stands in a table may be of anybody, and must not steer the terminal."""
+PICTURES = {code: chr(0x2400 + code) for code in range(32)} | {127: "␡"}
+PICTURES |= dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "�")
+"""Control characters, and the marks that turn a line around, as pictures: what is shown may be of anybody, and must steer
+neither a terminal nor a page."""
 
 
 def harmless(text: str) -> str:
     """Text of others for a line on a terminal."""
-    return text.translate(_HARMLESS)
+    return text.translate(PICTURES)
 
 
 def format_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -14,12 +14,12 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from duihua.console import PICTURES
 from duihua.report.run_record import StageRecord, finite
 from duihua.report.texts import TEXTS
 
-# Control characters (line ends and tabs stay) and the marks that change the direction of text.
-_PICTURES = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10)} | {127: "␡"}
-_PICTURES |= dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "�")
+_PICTURES = {code: picture for code, picture in PICTURES.items() if code not in (9, 10)}
+"""Line ends and tabs stay."""
 
 
 def both(en: object, zh: object) -> Markup:

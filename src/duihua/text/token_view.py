@@ -37,9 +37,7 @@ TITLES = {
 }
 COLOURS = ("on #cfe8e4", "on #f6e3c5", "on #d9def5", "on #f3d6dd", "on #dcecc9")
 UNKNOWN_COLOUR = "bold white on #a3262a"
-_VISIBLE = {9: "⇥", 10: "⏎", 13: "⏎"}
-_PICTURES = {code: _VISIBLE.get(code, chr(0x2400 + code)) for code in range(32)} | {127: "␡"}
-_PICTURES |= dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "�")
+_PICTURES = console.PICTURES | {9: "⇥", 10: "⏎", 13: "⏎"}
 
 
 def kind_of(vocabulary: Vocabulary) -> str:

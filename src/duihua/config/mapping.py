@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from duihua import console
 from duihua.errors import ConfigError
 
 
@@ -160,7 +161,7 @@ def _put(target: Any, steps: list[str], value: Any, place: str) -> None:
     if isinstance(target, list):
         if not step.isdigit() or int(step) >= len(target):
             raise ConfigError(
-                f"the list has {len(target)} {'item' if len(target) == 1 else 'items'} and no {step!r}",
+                f"the list has {console.counted(len(target), 'item')} and no {step!r}",
                 where=place,
                 remedy="Count from 0 in the path",
             )

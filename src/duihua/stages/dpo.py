@@ -43,7 +43,6 @@ from duihua.stages.low_rank import finish_lora
 from duihua.stages.preference_rows import Tree, TreeBatches, all_log_probabilities, side_log_probabilities, tree_of
 from duihua.stages.prepared_pairs import prepare_pairs
 from duihua.stages.pretrain import source_terms
-from duihua.stages.prompts import open_sources
 from duihua.stages.ranked_pairs import RANKED, check_ranking, ranked_pairs
 from duihua.stages.reward_pairs import PairData, nothing_to_learn
 from duihua.stages.scoring import reward_scorer
@@ -129,9 +128,15 @@ def run(config: DPOConfig, context: StageContext) -> StageResult:
         "dpo", config, context, bundle, length, dtype, open_ends=True, further=config.ranked_pairs
     )
     if config.ranked_pairs and judge is not None:
-        again = open_sources(config.conversations, context.data_directory, "conversations", "dpo.conversations")
         data.train += ranked_pairs(
-            config, bundle, judge, again, context.directory / "ranked", context.seed, dtype, data.left_out["train"]
+            config,
+            bundle,
+            judge,
+            conversations,
+            context.directory / "ranked",
+            context.seed,
+            dtype,
+            data.left_out["train"],
         )
     if not data.train:
         raise nothing_to_learn(data.left_out["train"], "dpo")

@@ -26,9 +26,7 @@ def heldout_figures(
 ) -> dict[str, float]:
     """What an evaluation during training says of at least one pair: {"heldout_loss": of the preference alone, in nats a pair,
     "heldout_accuracy": of the implicit reward}."""
-    if config.average_tokens:
-        lengths = _lengths(trees)
-        reference_n2, policy_n2 = reference_n2 / lengths, policy_n2 / lengths
+    reference_n2, policy_n2 = _as_compared(config, reference_n2, trees), _as_compared(config, policy_n2, trees)
     losses = preference_loss(
         *policy_n2.unbind(1),
         *reference_n2.unbind(1),
@@ -41,9 +39,11 @@ def heldout_figures(
     return {"heldout_loss": float(losses.double().mean()), "heldout_accuracy": right / len(pairs)}
 
 
-def _lengths(trees: Sequence[Tree]) -> Tensor:
-    """Tokens of both sides, (n, 2)."""
-    return torch.tensor([[len(tree.chosen), len(tree.rejected)] for tree in trees])
+def _as_compared(config: DPOConfig, logprobs_n2: Tensor, trees: Sequence[Tree]) -> Tensor:
+    """Both sides' log-probabilities as the loss takes them: the sums, or with `average_tokens` the means of their tokens."""
+    if not (config.average_tokens and len(trees)):
+        return logprobs_n2
+    return logprobs_n2 / torch.tensor([[len(tree.chosen), len(tree.rejected)] for tree in trees])
 
 
 def measure(
@@ -51,9 +51,7 @@ def measure(
 ) -> dict[str, Any]:
     """Held-out figures: how often the implicit reward prefers the chosen side (all, by kind, by source; a tie is wrong), the
     mean margin and log-ratios in nats, and the same share by the likelihood alone before and after."""
-    if config.average_tokens and len(trees):
-        lengths = _lengths(trees)
-        reference_n2, policy_n2 = reference_n2 / lengths, policy_n2 / lengths
+    reference_n2, policy_n2 = _as_compared(config, reference_n2, trees), _as_compared(config, policy_n2, trees)
     ratios_n2 = policy_n2 - reference_n2
     right = [bool(value) for value in ratios_n2[:, 0] > ratios_n2[:, 1]]
 

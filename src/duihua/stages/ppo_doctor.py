@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from duihua import console
 from duihua.stages.configs.doctors import PPODoctorConfig
 from duihua.stages.diagnosis import Diagnosis, Finding
 from duihua.stages.ppo_log import Row, by_rollout, correlation, mean, rollout_rows
@@ -131,7 +132,7 @@ def _too_few(rollouts: int, config: PPODoctorConfig) -> Finding:
     return Finding(
         TOO_FEW,
         "note",
-        f"{rollouts} rollout{'s' * (rollouts != 1)}, of which the first {config.rollouts} and the last {config.rollouts} would "
+        f"{console.counted(rollouts, 'rollout')}, of which the first {config.rollouts} and the last {config.rollouts} would "
         "be compared",
         "Score, length, entropy, ends and repetition were not looked at: there are too few rollouts to compare",
         "Raise iterations, or compare fewer with --rollouts 1",

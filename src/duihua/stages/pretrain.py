@@ -64,13 +64,17 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
     """
     started = time.monotonic()
     tokenizer = Tokenizer.load(context.input("tokenizer"))
-    sources = [open_source(source, context.data_directory) for source in config.sources]
+
+    def opened() -> list[Source]:
+        """Afresh each time: sources count what they leave out."""
+        return [open_source(source, context.data_directory) for source in config.sources]
+
+    sources = opened()
     with current().in_turn():
         shards, repeats = token_shards(sources, config.sources, tokenizer, context.data_directory)
     planned = counted = None
     if config.dialled:
-        again = [open_source(source, context.data_directory) for source in config.sources]  # which count for themselves
-        heldout = held_out_documents(again)
+        heldout = held_out_documents(opened())
         world = World(config, context, tokenizer, shards, repeats, heldout, language_model_loss)
         planned = plan(config, context, world, started)
         config, counted = planned.config, world.counted
@@ -113,8 +117,7 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         f"pretrain: {settings['parameters']:,} parameters, {config.steps} steps of {step_tokens:,} tokens, "
         f"{settings['epochs']:.2f} epochs of {settings['corpus_tokens']:,} tokens"
     )
-    again = [open_source(source, context.data_directory) for source in config.sources]
-    few = few_documents(held_out_documents(again), config.heldout_documents if config.trainer.evaluate_every else 0)
+    few = few_documents(held_out_documents(opened()), config.heldout_documents if config.trainer.evaluate_every else 0)
     meter = TextMeter(network, tokenizer, few, config.length, context.device) if few else None
     trainer = stage_trainer(
         "pretrain",

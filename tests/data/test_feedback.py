@@ -17,6 +17,7 @@ from duihua.data.feedback import (
     read_feedback,
     read_pairs,
     require_enough,
+    short_of,
     write_parts,
     written_parts,
 )
@@ -111,6 +112,7 @@ def test_the_parts_are_read_back_as_they_were_written(page: Page, tmp_path: Path
 def test_too_few_are_counted_against_what_is_needed(page: Page) -> None:
     found = read_feedback(page.file)
     require_enough(found, learn=5, judge=5, heldout=5)
+    assert short_of(found, learn=5, judge=5, heldout=5) == [] and len(short_of(found, learn=99, judge=99)) == 2
     with pytest.raises(DataError, match=r"too few pairs, 60 in all: \d+ pairs to learn from, 50 are needed"):
         require_enough(found, learn=50, judge=5, heldout=5)
     with pytest.raises(DataError, match="held-out prompts to compare on, 61 are needed"):

@@ -256,7 +256,11 @@ def test_bad_stores_are_one_line(tiny_bundle: Path, tmp_path: Path, capsys: pyte
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
     assert main(["feedback", "show", str(few), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["pairs"] == 1
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["pairs"] == 1
+    assert any(line.endswith("pairs to learn from, 16 are needed") for line in shown["short_of"])
+    assert main(["feedback", "show", str(few)]) == 0
+    assert "Not enough for a training yet: " in capsys.readouterr().out
 
 
 def test_a_folder_with_other_things_or_another_model_is_refused(

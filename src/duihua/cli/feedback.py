@@ -54,11 +54,12 @@ def store_file(given: str) -> Path:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from duihua.data.feedback import read_feedback
+    from duihua.data.feedback import read_feedback, short_of
 
-    found = read_feedback(store_file(arguments.store)).counts()
+    feedback = read_feedback(store_file(arguments.store))
+    found, short = feedback.counts(), short_of(feedback)
     if arguments.json:
-        console.emit_json(found)
+        console.emit_json({**found, "short_of": short})
         return 0
     votes, parts = found["votes"], found["pairs_by_part"]
     console.say(
@@ -82,6 +83,8 @@ def _show(arguments: argparse.Namespace) -> int:
         f"A training would learn from {parts['learn']}, judge by {parts['judge']}, and hold out {parts['heldout']}; "
         f"{found['prompts_held_out']} held-out prompts to compare on"
     )
+    if short:
+        console.say(f"Not enough for a training yet: {'; '.join(short)}")
     for reason, row in found["left_out"]["reasons"].items():
         console.say(f"Left out: {row['count']} x {reason}, first at {row['first']}")
     return 0

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from duihua import console
 from duihua.cores import usable_cores
 from duihua.data.feedback import (
+    FEWEST_TO_JUDGE,
     read_feedback,
     read_pairs,
     require_enough,
@@ -45,9 +46,6 @@ from duihua.stages.context import StageResult
 if TYPE_CHECKING:
     from duihua.stages.blind_comparison import Asked
 
-FEWEST_TO_LEARN, FEWEST_TO_JUDGE, FEWEST_PROMPTS = 16, 8, 8
-"""Pairs and prompts below which nothing is trained. Of 8 prompts even 8 wins leave an interval from 0.68, 6 wins one from
-0.41: with fewer no gate could ever be met or missed for a reason."""
 COMPARISON = "comparison.json"
 
 
@@ -92,9 +90,7 @@ def _begun(request: Request, versions: Versions) -> tuple[Version, Steps] | None
     made_from = fingerprint_of(request, versions, feedback.fingerprint)
     if versions.versions[-1].facts.get("made_from") == made_from:
         return None
-    require_enough(
-        feedback, learn=FEWEST_TO_LEARN, judge=0 if request.judge else FEWEST_TO_JUDGE, heldout=FEWEST_PROMPTS
-    )
+    require_enough(feedback, judge=0 if request.judge else FEWEST_TO_JUDGE)
     name = f"v{len(versions.versions)}"
     folder, pairs = beside(request.output, name, "data"), feedback.counts()["pairs_by_part"]
     steps = planned(request, versions, folder, pairs["heldout"] > 0)

@@ -172,9 +172,20 @@ def test_end_tokens_are_held_back_below_the_minimum(network: Decoder) -> None:
         ([-1], PLAIN, "prompt"),
         ([1] * 64, PLAIN, "prompt"),
         ([1], SamplingSettings(logit_bias={61: 1.0}), "logit_bias"),
+        ([1], SamplingSettings(stop_ids=(2, 61)), "stop_ids"),
+        ([1], SamplingSettings(stop_ids=(-1,)), "stop_ids"),
         ([1], SamplingSettings(stop=("x",)), "stop"),
     ],
-    ids=["empty", "unknown id", "negative id", "longer than the context", "bias", "stop string without tokenizer"],
+    ids=[
+        "empty",
+        "unknown id",
+        "negative id",
+        "longer than the context",
+        "bias",
+        "stop id",
+        "negative stop id",
+        "stop string without tokenizer",
+    ],
 )
 def test_what_cannot_be_served_is_a_typed_error(
     network: Decoder, prompt: list[int], setting: SamplingSettings, where: str

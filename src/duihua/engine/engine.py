@@ -169,12 +169,13 @@ class Engine:
                 where="prompt",
                 remedy="Encode the prompt with the model's own tokenizer",
             )
-        if any(token >= vocabulary for token in settings.logit_bias):
-            raise GenerationError(
-                f"names an id outside the vocabulary of {vocabulary}",
-                where="logit_bias",
-                remedy="Name ids of the model's own tokenizer",
-            )
+        for where, ids in (("logit_bias", settings.logit_bias), ("stop_ids", settings.stop_ids or ())):
+            if any(not 0 <= token < vocabulary for token in ids):
+                raise GenerationError(
+                    f"names an id outside the vocabulary of {vocabulary}",
+                    where=where,
+                    remedy="Name ids of the model's own tokenizer",
+                )
         room = self.context - len(prompt)
         if room < 1:
             raise GenerationError(
@@ -184,7 +185,8 @@ class Engine:
             )
         stop_ids = settings.stop_ids
         if stop_ids is None:
-            stop_ids = self.tokenizer.stop_ids if self.tokenizer is not None else ()
+            ends = self.tokenizer.stop_ids if self.tokenizer is not None else ()
+            stop_ids = tuple(token for token in ends if token < vocabulary)  # a tokenizer may know more than its model
         if settings.stop and self.tokenizer is None:
             raise GenerationError(
                 "stop strings need a tokenizer", where="stop", remedy="Give the engine the tokenizer, or use stop_ids"

@@ -23,6 +23,7 @@ from typing import Any
 
 from ablation import table
 from race.cells import Cell, run_cells
+from race.ideas import IDEAS
 from race.systems import Setup
 
 from duihua import console
@@ -73,6 +74,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "cosine": ("pretrain.schedule.kind=cosine",),
     "weight_decay=0.1": ("pretrain.optimizer.weight_decay=0.1",),
     "clip_norm=0": ("pretrain.trainer.clip_norm=0",),
+    **{name: (f"ideas=[{name}]",) for name in IDEAS},
 }
 
 

@@ -12,20 +12,23 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from race.pace import FAR, Pace
 
 
-def configs(settings: Path) -> tuple[Any, Any]:
-    """TokenizerConfig and PretrainConfig of a file with the keys `tokenizer` and `pretrain`."""
+def configs(settings: Path) -> tuple[Any, Any, list[str]]:
+    """TokenizerConfig, PretrainConfig and the names of ideas (race/ideas.py) of a file with the keys `tokenizer`, `pretrain`
+    and perhaps `ideas`."""
     from duihua.config import build
     from duihua.stages.configs.pretrain import PretrainConfig
     from duihua.stages.configs.tokenizer import TokenizerConfig
 
     given = json.loads(settings.read_text(encoding="utf-8"))
-    return build(TokenizerConfig, given["tokenizer"], "tokenizer"), build(PretrainConfig, given["pretrain"], "pretrain")
+    tokenizer, pretrain = build(TokenizerConfig, given["tokenizer"], "tokenizer"), given["pretrain"]
+    return tokenizer, build(PretrainConfig, pretrain, "pretrain"), given.get("ideas", [])
 
 
 def prepare(given: argparse.Namespace) -> None:
@@ -36,7 +39,7 @@ def prepare(given: argparse.Namespace) -> None:
     from duihua.stages.pretrain import token_shards
     from duihua.text.tokenizer import Tokenizer
 
-    tokenizer_config, config = configs(given.settings)
+    tokenizer_config, config, _ = configs(given.settings)
     if not (given.tokenizer / "result.json").exists():
         stage.run(tokenizer_config, StageContext(given.tokenizer, {}, given.data, "cpu", 1, given.threads))
     sources = [open_source(source, given.data) for source in config.sources]
@@ -55,7 +58,9 @@ def train(given: argparse.Namespace) -> None:
     from duihua.training.allocator import keep_freed_memory
     from duihua.training.trainer import Trainer
     from race.driver import finish
+    from race.ideas import hooks_of
 
+    hooks: list[Callable[[], None]] = []
     if given.clock == "processor":
         pace = Pace(given.seconds, 0.0, lambda: time.process_time() / given.threads)
     else:
@@ -65,11 +70,13 @@ def train(given: argparse.Namespace) -> None:
         """The trainer, with its last step where the time ends."""
 
         def step(self) -> dict[str, float]:
+            for hook in hooks:
+                hook()
             shown = super().step()
             self.steps = max(pace.finished_step(), self.step_number)
             return shown
 
-    _, config = configs(given.settings)
+    _, config, ideas = configs(given.settings)
     keep_freed_memory()
     tokenizer = Tokenizer.load(given.tokenizer)
     sources = [open_source(source, given.data) for source in config.sources]
@@ -97,6 +104,7 @@ def train(given: argparse.Namespace) -> None:
             seed=given.seed,
             label="race",
         )
+        hooks += hooks_of(ideas, trainer)
         trained = trainer.run()
         network = trainer.network.eval()
         finish(

@@ -50,6 +50,8 @@ class Whole:
     """Yes or no."""
     named: dict[str, Part] = field(default_factory=dict)
     """Parts by name."""
+    about: str | dict[str, str] = ""
+    """What it is for."""
 
 
 YAML = """\
@@ -144,6 +146,19 @@ def test_a_value_of_the_wrong_type_is_refused_and_never_converted(setting: str) 
 
 def test_a_wrong_value_says_what_the_field_means() -> None:
     assert "How fast it learns" in message({"needed": 1, "rates": {"learning_rate": "fast"}})
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"en": "every stage", "for a few": None}, r"about\.for a few: input should be a valid string, found null"),
+        (3, r"about: input should be a valid string, found 3"),
+        (["x"], r"about: input should be a valid"),
+    ],
+)
+def test_of_what_may_be_one_thing_or_another_the_fault_inside_is_told(about: object, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build(Whole, {"needed": 1, "about": about})
 
 
 def test_a_missing_field_is_named() -> None:

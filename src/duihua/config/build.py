@@ -14,7 +14,7 @@ import json
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -114,7 +114,7 @@ def build(cls: type[T], mapping: Any, where: str = "") -> T:
     try:
         return TypeAdapter(cls).validate_json(json.dumps(_plain(filled)), strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        first = _telling(mapping, error.errors(include_url=False))
         location = _within(mapping, first["loc"])
         raise ConfigError(
             _problem(first), where=_where(mapping, location, where), remedy=_remedy(cls, location, first)
@@ -174,6 +174,20 @@ def _failing(cls: type, mapping: Mapping[str, Any], path: tuple[Key, ...]) -> tu
             except ConfigError:
                 return _failing(inner, part, deeper)
     return path
+
+
+def _telling(mapping: Any, errors: Sequence[Any]) -> Mapping[str, Any]:
+    """The first error. Of what may be one thing or another, and is a mapping or a list, the one that is inside it: that it is
+    no text says nothing."""
+    first: Mapping[str, Any] = errors[0]
+    *stem, member = first["loc"]
+    here = mapping
+    for step in _within(mapping, tuple(stem)):
+        here = here.get(step) if isinstance(here, Mapping) else here[step]
+    if not isinstance(first.get("input"), Mapping | list) or not isinstance(here, Mapping | list) or member in here:
+        return first
+    inside = [one for one in errors if [*one["loc"][: len(stem)]] == stem and len(one["loc"]) > len(stem) + 1]
+    return inside[0] if inside else first
 
 
 def _within(mapping: Any, location: tuple[Key, ...]) -> tuple[Key, ...]:

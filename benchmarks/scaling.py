@@ -1,6 +1,6 @@
 """The scaling study behind the dial: several sizes, each trained on several budgets, and the law that fits them.
 
-    python benchmarks/scaling.py --sizes 1 2 3 5 --tokens 80K 160K 320K 640K --work runs/scaling
+    python benchmarks/scaling.py --sizes 1 2 3 4 5 --tokens 160K 320K 640K 1280K --work runs/scaling
     python benchmarks/scaling.py --sizes 4 6 8 10 --seconds 600 --device cuda        budgets of 600 s and a half, a quarter, ...
     python benchmarks/scaling.py --fit --write --plot docs/training/scaling.svg      from the rows that are there
 

@@ -161,6 +161,20 @@ def test_of_what_may_be_one_thing_or_another_the_fault_inside_is_told(about: obj
         build(Whole, {"needed": 1, "about": about})
 
 
+@dataclass(frozen=True)
+class Strict:
+    some: int = 0
+
+    def __post_init__(self) -> None:
+        if self.some > 9:
+            raise ValueError("is too large")
+
+
+def test_a_fault_of_the_whole_is_told_too() -> None:
+    with pytest.raises(ConfigError, match="is too large"):
+        build(Strict, {"some": 10})
+
+
 def test_a_missing_field_is_named() -> None:
     assert "whole.needed: is missing" in message({})
 

@@ -223,6 +223,17 @@ def test_streamed_text_equals_the_waited_for_text(talker: Decoder, tokenizer: To
         assert whole.text == tokenizer.decode(spoken)
 
 
+def test_ends_that_the_model_does_not_have_are_no_ends(
+    talker: Decoder, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tokenizer may know more tokens than its model has rows."""
+    setting = SamplingSettings(max_new_tokens=4, min_new_tokens=2, seed=1)
+    (expected,) = Engine(talker, tokenizer).generate([[1, 2]], setting)
+    monkeypatch.setattr(tokenizer, "stop_ids", (*tokenizer.stop_ids, tokenizer.vocabulary_size + 7))
+    (found,) = Engine(talker, tokenizer).generate([[1, 2]], setting)
+    assert found.ids == expected.ids
+
+
 def test_a_stop_string_ends_the_reply_and_is_not_part_of_it(talker: Decoder, tokenizer: Tokenizer) -> None:
     engine, prompt = Engine(talker, tokenizer), tokenizer.encode("hello")
     checked = 0

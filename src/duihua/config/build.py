@@ -180,6 +180,8 @@ def _telling(mapping: Any, errors: Sequence[Any]) -> Mapping[str, Any]:
     """The first error. Of what may be one thing or another, and is a mapping or a list, the one that is inside it: that it is
     no text says nothing."""
     first: Mapping[str, Any] = errors[0]
+    if not first["loc"]:
+        return first
     *stem, member = first["loc"]
     here = mapping
     for step in _within(mapping, tuple(stem)):

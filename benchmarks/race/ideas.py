@@ -1,8 +1,8 @@
 """Ideas that the product does not have, so that the race can say what they would be worth in equal time.
 
 Why here and not as settings: a setting that gains nothing is a question for everybody who reads it. Each idea takes a
-trainer, changes it, and gives what is to be done before each step; `--set ideas=[normuon]` in race_ablation.py tries it.
-What was found stands in docs/log.md.
+trainer, changes it, and gives what is to be done before each step, if anything is; `--set ideas=[normuon]` in
+race_ablation.py tries it. What was found stands in docs/log.md.
 
 normuon: each row of Muon's update divided by a running mean of its size, the whole keeping its norm (Li et al. 2025, NorMuon,
 algorithm 1). cautious-decay: weights decay only where the update goes towards zero too (Chen et al. 2025, Cautious Weight
@@ -14,16 +14,18 @@ in-order: rows as the stream has them. easy-first: the rows of the whole time so
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from duihua.data.loaders import StreamedBatches
 from duihua.errors import ConfigError
-from duihua.training.muon import Muon
-from duihua.training.trainer import Trainer
+
+if TYPE_CHECKING:  # the names are wanted where torch is not, which takes seconds to import
+    from torch import Tensor
+
+    from duihua.data.loaders import StreamedBatches
+    from duihua.training.muon import Muon
+    from duihua.training.trainer import Trainer
 
 Hook = Callable[[], None]
 DECAY = 0.1
@@ -43,11 +45,11 @@ class ChangedMuon:
     def __init__(self, muon: Muon, changed: Callable[[str, Tensor, Tensor, float], Tensor]) -> None:
         self.muon, self.changed = muon, changed
 
-    @torch.no_grad()
     def step(self, rate: float) -> None:
-        before = {name: weight.clone() for name, weight in self.muon.matrices.items()}
+        before = {name: weight.detach().clone() for name, weight in self.muon.matrices.items()}
         self.muon.step(rate)
-        for name, weight in self.muon.matrices.items():
+        for name, parameter in self.muon.matrices.items():
+            weight = parameter.detach()
             weight.copy_(self.changed(name, before[name], weight - before[name], rate))
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -57,34 +59,27 @@ class ChangedMuon:
 
 def _with_muon(trainer: Trainer, changed: Callable[[str, Tensor, Tensor, float], Tensor]) -> None:
     assert trainer.optimizer.muon is not None
-    trainer.optimizer.muon = cast(Muon, ChangedMuon(trainer.optimizer.muon, changed))
+    trainer.optimizer.muon = cast("Muon", ChangedMuon(trainer.optimizer.muon, changed))
 
 
-def normuon(trainer: Trainer) -> Hook:
+def normuon(trainer: Trainer) -> None:
     """Its second moment decays by 0.95 and starts without a bias."""
     sizes: dict[str, Tensor] = {}
-    steps = 0
 
     def changed(name: str, before: Tensor, change: Tensor, rate: float) -> Tensor:
         square = (change / max(rate, 1e-12)).square().mean(dim=1, keepdim=True)
         sizes[name] = sizes[name].lerp(square, 0.05) if name in sizes else square * 0.05
-        scaled = change / ((sizes[name] / (1 - 0.95**steps)).sqrt() + 1e-8)
+        scaled = change / ((sizes[name] / (1 - 0.95**trainer.step_number)).sqrt() + 1e-8)
         return before + scaled * (change.norm() / scaled.norm().clamp_min(1e-12))
 
-    def count() -> None:
-        nonlocal steps
-        steps += 1
-
     _with_muon(trainer, changed)
-    return count
 
 
-def cautious_decay(trainer: Trainer) -> Hook:
+def cautious_decay(trainer: Trainer) -> None:
     def changed(_name: str, before: Tensor, change: Tensor, rate: float) -> Tensor:
         return before + change - rate * DECAY * before * (before * change < 0)
 
     _with_muon(trainer, changed)
-    return lambda: None
 
 
 def batch_ramp(trainer: Trainer) -> Hook:
@@ -101,7 +96,7 @@ def batch_ramp(trainer: Trainer) -> Hook:
     return before_step
 
 
-def length_warm_up(trainer: Trainer) -> Hook:
+def length_warm_up(trainer: Trainer) -> None:
     batches = _batches(trainer)
     read = batches.share
 
@@ -111,14 +106,11 @@ def length_warm_up(trainer: Trainer) -> Hook:
         return [{name: part.reshape(-1, length) for name, part in batch.items()} for batch in read(rank, ranks)]
 
     batches.share = cut  # type: ignore[method-assign]
-    batches.next = lambda: cut(0, 1)  # type: ignore[method-assign]
-    return lambda: None
 
 
-def in_order(trainer: Trainer) -> Hook:
+def in_order(trainer: Trainer) -> None:
     batches = _batches(trainer)
     _read_in(batches, range(len(batches._order)))
-    return lambda: None
 
 
 def easy_first(trainer: Trainer) -> Hook:
@@ -142,8 +134,7 @@ def easy_first(trainer: Trainer) -> Hook:
 
 
 def _batches(trainer: Trainer) -> StreamedBatches:
-    assert isinstance(trainer.batches, StreamedBatches)
-    return trainer.batches
+    return cast("StreamedBatches", trainer.batches)
 
 
 def _read_in(batches: StreamedBatches, order: Sequence[int]) -> None:
@@ -151,7 +142,7 @@ def _read_in(batches: StreamedBatches, order: Sequence[int]) -> None:
     batches._order = cast(Any, order)
 
 
-IDEAS: dict[str, Callable[[Trainer], Hook]] = {
+IDEAS: dict[str, Callable[[Trainer], Hook | None]] = {
     "normuon": normuon,
     "cautious-decay": cautious_decay,
     "batch-ramp": batch_ramp,
@@ -166,4 +157,4 @@ def hooks_of(names: Sequence[str], trainer: Trainer) -> list[Hook]:
     unknown = sorted(set(names) - set(IDEAS))
     if unknown:
         raise ConfigError(f"no such idea: {unknown[0]}", where="ideas", remedy=f"Choose among {', '.join(IDEAS)}")
-    return [IDEAS[name](trainer) for name in names]
+    return [hook for hook in [IDEAS[name](trainer) for name in names] if hook is not None]

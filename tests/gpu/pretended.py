@@ -121,12 +121,9 @@ _tensor = torch.tensor
 
 def _dispatched(index: Any) -> Any:
     """An index without lists: torch makes tensors of those on its own."""
-    parts = tuple(_tensor(part) if isinstance(part, list) else part for part in _several(index))
-    return parts if isinstance(index, tuple) else parts[0]
-
-
-def _several(index: Any) -> tuple[Any, ...]:
-    return index if isinstance(index, tuple) else (index,)
+    if isinstance(index, tuple):
+        return tuple(map(_dispatched, index))
+    return _tensor(index) if isinstance(index, list) else index
 
 
 def _made_by(make: Callable[..., Tensor]) -> Callable[..., Tensor]:

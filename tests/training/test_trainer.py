@@ -81,9 +81,8 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["muon", "adamw", "adam", "sgd"])
-@pytest.mark.parametrize(
-    "stopped_at", [1, 5, 11, 12]
-)  # 12 is the last: who asks to stop then wants no next stage either
+# 12 is the last: who asks to stop then wants no next stage either.
+@pytest.mark.parametrize("stopped_at", [1, 5, 11, 12])
 def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, kind: str, stopped_at: int) -> None:
     optimizer = OptimizerConfig(kind=kind)  # type: ignore[arg-type]
     whole = make(tmp_path / "whole", optimizer=optimizer)

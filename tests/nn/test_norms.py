@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from torch import Tensor, nn
 
-from duihua.nn.norms import LayerNorm, RMSNorm, make_norm
+from duihua.nn.norms import LayerNorm, RMSNorm, make_norm, rms_norm
 
 X = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(0)) * 3 + 1  # batch, time, width
 
@@ -59,3 +62,46 @@ def test_layer_norm_is_blind_to_shift_and_scale_and_rms_norm_to_scale_alone() ->
     assert torch.allclose(layer(3 * X + 5), layer(X), atol=1e-4)
     assert torch.allclose(rms(3 * X), rms(X), atol=1e-4)
     assert not torch.allclose(rms(X + 5), rms(X), atol=1e-1)
+
+
+def rms_in_float64(x: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
+    """torch's own, from the operations that it is put together from."""
+    return nn.functional.rms_norm(x.double(), (16,), None if weight is None else weight.double(), epsilon)
+
+
+def without_the_width(x: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
+    """A wrong variant: the scale taken for a constant, as if it did not depend on x."""
+    scale = (x.double().pow(2).mean(-1, keepdim=True) + epsilon).rsqrt().detach()
+    return x * scale if weight is None else x * scale * weight
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("layout", ["plain", "transposed", "spread"])
+def test_the_gradients_of_rms_norm_are_those_that_torch_derives(weighted: bool, layout: str) -> None:
+    generator = torch.Generator().manual_seed(2)
+    x = (X.transpose(0, 1).contiguous().transpose(0, 1) if layout == "transposed" else X).detach().requires_grad_()
+    weight = torch.randn(16, generator=generator).requires_grad_() if weighted else None
+    grad = torch.randn(3, 5, 16, generator=generator)
+    if layout == "spread":  # what the gradient of a sum is: one number seen everywhere
+        grad = torch.ones(()).expand(3, 5, 16)
+    wanted = [x] if weight is None else [x, weight]
+
+    def results(norm: Callable[[Tensor, Tensor | None, float], Tensor]) -> list[Tensor]:
+        y = norm(x, weight, 1e-3)
+        return [y.detach().double(), *(one.double() for one in torch.autograd.grad(y, wanted, grad.to(y.dtype)))]
+
+    found, expected, wrong = results(rms_norm), results(rms_in_float64), results(without_the_width)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert (mine - theirs).abs().max() < 1e-5
+    assert (wrong[1] - expected[1]).abs().max() > 1e-2
+    with torch.no_grad():
+        assert torch.equal(rms_norm(x, weight, 1e-3).double(), found[0])
+
+
+def test_rms_norm_leaves_out_what_nobody_asked_for_and_refuses_a_second_gradient() -> None:
+    x, weight = X.clone().requires_grad_(), torch.ones(16)
+    y = rms_norm(x, weight, 1e-3)
+    first = torch.autograd.grad(y.sin().sum(), x, create_graph=True)[0]
+    assert weight.grad is None
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()

@@ -9,6 +9,8 @@ from nn/rope_scaling.py. Added vectors are a learnt table (an embedding in the d
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,10 +32,36 @@ def angle_tables(places: Tensor, frequencies: Tensor, factor: float = 1.0) -> tu
 
 
 def rotate(x_bhte: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn queries or keys (b, h, t, e). cosine, sine: (t, e), or (b, 1, t, e) when rows have their own positions."""
+    """Turn queries or keys (b, h, t, e). cosine, sine: (t, e), or (b, 1, t, e) when rows have their own positions; their
+    second halves repeat the first. The gradient can be taken once."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        y: Tensor = _Rotation.apply(x_bhte, cosine, sine)  # type: ignore[no-untyped-call]
+        return y
+    return _turned(x_bhte, cosine, sine, 1)
+
+
+def _turned(x_bhte: Tensor, cosine: Tensor, sine: Tensor, way: int) -> Tensor:
+    """`way`: 1 as the tables say, -1 back. In place on the halves, so that nothing is cut out and joined again."""
     half = x_bhte.shape[-1] // 2
-    turned = torch.cat((-x_bhte[..., half:], x_bhte[..., :half]), dim=-1)
-    return x_bhte * cosine + turned * sine
+    y = x_bhte * cosine
+    y[..., :half].addcmul_(x_bhte[..., half:], sine[..., :half], value=-way)
+    y[..., half:].addcmul_(x_bhte[..., :half], sine[..., half:], value=way)
+    return y
+
+
+class _Rotation(torch.autograd.Function):
+    """A rotation's gradient is turned back: written out because torch's own way there fills a tensor of zeros for each half."""
+
+    @staticmethod
+    def forward(ctx: Any, x_bhte: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        ctx.save_for_backward(cosine, sine)
+        return _turned(x_bhte, cosine, sine, 1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cosine, sine = ctx.saved_tensors
+        return _turned(grad, cosine, sine, -1), None, None
 
 
 def sinusoidal_table(positions: int, width: int, device: torch.device) -> Tensor:

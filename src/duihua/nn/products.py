@@ -101,13 +101,14 @@ def product(left_nk: Tensor, right_km: Tensor) -> Tensor:
 
 
 def evened(x_n: Tensor) -> Tensor:
-    """The rows filled up with zeros to one of eight numbers an octave, where oneDNN would multiply them (in fp32 or bf16).
+    """The rows filled up with zeros to one of eight numbers an octave (up to 16 to a power of two), where oneDNN would multiply
+    them (in fp32 or bf16).
 
     Why: for each number of rows that it has not seen it makes a program, which takes 0.2 ms and keeps most of a megabyte for
     good; batches of conversations have a thousand different ones.
     """
     rows = len(x_n)
-    step = 1 << max(4, rows.bit_length() - 4)
+    step = 1 << (max(4, rows.bit_length() - 4) if rows > 16 else max(0, rows - 1).bit_length())
     if rows % step == 0 or x_n.device.type != "cpu" or torch.compiler.is_compiling():
         return x_n
     if x_n.dtype is not torch.bfloat16 and not torch.is_autocast_enabled("cpu") and library() != "onednn":
@@ -126,7 +127,9 @@ def linear(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor
         y = cast(Tensor, _Linear.apply(flat.contiguous(), weight_oi, bias_o))  # type: ignore[no-untyped-call]
     else:
         y = nn.functional.linear(flat, weight_oi, bias_o)
-    return y[: len(plain)].view(*x.shape[:-1], weight_oi.shape[0])
+    if len(flat) > len(plain):  # else the gradient would be copied into zeros, too
+        y = y[: len(plain)]
+    return y.view(*x.shape[:-1], weight_oi.shape[0])
 
 
 class Linear(nn.Linear):

@@ -63,10 +63,11 @@ def columns_of(x_btd: Tensor, columns_br: Tensor | None) -> Tensor:
     """Of each row the vectors in some columns, (b, r, d); all where None. A first dimension of 1 serves every row."""
     if columns_br is None:
         return x_btd
-    rows_b = (
-        torch.arange(len(columns_br), device=x_btd.device) if len(x_btd) > 1 else x_btd.new_zeros(1, dtype=torch.long)
-    )
-    return x_btd[rows_b[:, None], columns_br]
+    rows, time = x_btd.shape[:2]
+    if rows > 1:
+        columns_br = columns_br + time * torch.arange(rows, device=x_btd.device)[:, None]
+    found = x_btd.flatten(0, 1).index_select(0, columns_br.flatten())  # its gradient costs a tenth of an index's
+    return found.view(*columns_br.shape, *x_btd.shape[2:])
 
 
 def columns_where(wanted_bt: Tensor) -> Tensor:

@@ -54,7 +54,8 @@ class ReplyBatch(NamedTuple):
 
     def states(self, x_brd: Tensor) -> Tensor:
         """Of what was read in `columns`, (b, r, ...), that before each real reply token, (n, ...), rows in order."""
-        return x_brd[self.reply_mask_br[:, : x_brd.shape[1]]]
+        real = self.reply_mask_br[:, : x_brd.shape[1]].flatten().nonzero()[:, 0]
+        return x_brd.flatten(0, 1).index_select(0, real)
 
     def tokens(self) -> Tensor:
         """The real reply tokens, (n,), in the order of `states`."""

@@ -175,15 +175,19 @@ class SamplingBatch:
         """Draw the next token of every row from the model's logits (b, v), and count it as generated."""
         logits_bv = logits_bv.float()
         own_bv = logits_bv if self._plain_temperature else logits_bv / self._temperature
-        normaliser_b = own_bv.logsumexp(dim=-1)
         processed_bv = self.processed(logits_bv)
         if self._all_greedy:
+            normaliser_b = own_bv.logsumexp(dim=-1)
             tokens_b = processed_bv.argmax(dim=-1)
             peak_b1 = processed_bv.gather(-1, tokens_b[:, None])
         else:
             scaled_bv = own_bv if processed_bv is logits_bv else processed_bv / self._temperature
             peak_b1 = scaled_bv.amax(dim=-1, keepdim=True)
-            probabilities_bv = (scaled_bv - peak_b1).exp()
+            probabilities_bv = (scaled_bv - peak_b1).exp_()
+            if scaled_bv is own_bv:  # the sum of these is the normaliser's
+                normaliser_b = probabilities_bv.sum(dim=-1).log_() + peak_b1[:, 0]
+            else:
+                normaliser_b = own_bv.logsumexp(dim=-1)
             if self._truncated:
                 mask_bv = truncation_mask(probabilities_bv, self._top_k, self._top_p, self._min_p)
                 probabilities_bv = probabilities_bv * mask_bv

@@ -11,7 +11,7 @@ import pytest
 from duihua.errors import ConfigError
 from duihua.report.page import write_report
 from duihua.report.recipe import load_recipe
-from duihua.report.recipe_cost import RecipeCost, compared, cost_line, rest_line
+from duihua.report.recipe_cost import RecipeCost, compared, cost_line, foretold, rest_line
 
 build_fake_run = runpy.run_path(str(Path(__file__).with_name("fake_run.py")))["build_fake_run"]
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
@@ -60,6 +60,30 @@ def test_a_recipe_says_what_it_took_and_how_much_is_left() -> None:
     found = compared(COST, 2.5 * 1.1, 2.0 * 1.3)
     assert found["minutes"]["held"] and not found["memory_gib"]["held"]
     assert found["minutes"]["ratio"] == pytest.approx(1.1)
+
+
+def test_the_whole_is_foretold_at_the_pace_of_the_first_stages_here_and_held_to_that() -> None:
+    names = ["tokenizer", "pretrain", "sft"]
+    assert foretold(COST, {"tokenizer": 5.0}, names) is None  # too little to tell a pace by
+    assert foretold(COST, {"tokenizer": 5.0, "pretrain": 50.0, "sft": 20.0}, names) is None  # nothing left to foretell
+    told = foretold(COST, {"tokenizer": 5.0, "pretrain": 50.0}, names)
+    assert told == {"after": "pretrain", "minutes": pytest.approx(1.25), "pace": pytest.approx(0.5)}
+    found = compared(COST, 1.3, 2.0, told)
+    assert found["minutes_here"]["held"] and found["minutes_here"]["predicted"] == pytest.approx(1.25)
+    assert found["minutes"]["held"] is None  # said of another machine
+    assert found["minutes"]["ratio"] == pytest.approx(0.52)
+    assert not compared(COST, 1.6, 2.0, told)["minutes_here"]["held"]
+    same = compared(COST, 3.5, 2.0, {**told, "pace": 1.1, "minutes": 2.75})
+    assert same["minutes"]["held"] is False and same["minutes_here"]["held"] is False
+
+
+def test_the_report_says_whose_figure_it_is(tmp_path: Path) -> None:
+    run = build_fake_run(tmp_path / "run")
+    told = foretold(COST, {"tokenizer": 5.0, "pretrain": 50.0}, ["tokenizer", "pretrain", "sft"])
+    put(run / "run.json", ["prediction"], compared(COST, 1.3, 2.0, told))
+    page = write_report(run).read_text(encoding="utf-8")
+    for text in ("by the first stages here", "按本机前几个阶段推算", "another machine's", "另一台机器的数字", "−48 %"):
+        assert text in page
 
 
 def test_the_quickstart_states_its_cost_only_as_it_stands() -> None:

@@ -19,6 +19,7 @@ from duihua.errors import ConfigError, DuihuaError
 from duihua.files import read_json, write_atomic, write_json
 from duihua.report.fingerprint import bundle_fingerprint, what_changed
 from duihua.report.recipe import PlannedStage, Recipe
+from duihua.report.recipe_cost import RecipeCost
 from duihua.report.runner import RunOutcome, run_recipe, terminating_as_interrupt
 from duihua.report.settings_line import settings_line
 from duihua.stages import Stage
@@ -183,6 +184,23 @@ def test_until_stops_after_that_stage_and_the_next_call_goes_on(tmp_path: Path) 
     assert go(three(), tmp_path / "run").stages == {"one": "skipped", "two": "skipped", "three": "finished"}
     with pytest.raises(ConfigError, match=r"no stage 'thre'.*'three'"):
         go(three(), tmp_path / "run", until="thre")
+
+
+def test_what_the_first_stages_took_here_foretells_the_whole_also_over_two_attempts(tmp_path: Path) -> None:
+    stated = RecipeCost("elsewhere", 1.0, {"one": 3600.0, "two": 3600.0, "three": 7200.0})
+    costly = dataclasses.replace(three(), cost=stated)
+    go(costly, tmp_path / "run", until="one")
+    record = read_json(tmp_path / "run" / "run.json")
+    told = record["foretold"]
+    assert told["after"] == "one" and 0 < told["pace"] < 0.01
+    assert told["minutes"] == pytest.approx(4 * record["stages"][0]["seconds"] / 60)
+    go(costly, tmp_path / "run")
+    record = read_json(tmp_path / "run" / "run.json")
+    assert record["foretold"] == told  # not what was known later
+    assert record["prediction"]["minutes_here"]["predicted"] == told["minutes"]
+    assert record["prediction"]["minutes"]["held"] is None
+    go(three(), tmp_path / "plain")
+    assert "foretold" not in read_json(tmp_path / "plain" / "run.json")
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

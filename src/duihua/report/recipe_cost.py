@@ -17,6 +17,8 @@ from duihua.console import duration
 from duihua.errors import ConfigError
 
 HOLDS = 0.2
+EARLY = 0.25
+"""Of the stated time: when so much has run here, the whole is foretold at this machine's pace, and held to that."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,31 @@ def rest_line(cost: RecipeCost, done: Mapping[str, float], names: Sequence[str])
     return f"about {duration(rest)} left for {', '.join(left)} ({pace:.2f} times what it took on {cost.machine})"
 
 
-def compared(cost: RecipeCost, minutes: float, memory_gib: float) -> dict[str, Any]:
-    """Stated and achieved, as the report shows them."""
+def foretold(cost: RecipeCost, done: Mapping[str, float], names: Sequence[str]) -> dict[str, Any] | None:
+    """The whole recipe's minutes at the pace of the stages that ran here, {"after", "minutes", "pace"}; None as long as these
+    are less than EARLY of it, or all of it. done: name -> seconds, in the order of the recipe; names: of all stages."""
+    stated = sum(cost.seconds.get(name, 0.0) for name in names)
+    ran = sum(cost.seconds.get(name, 0.0) for name in done)
+    if ran < EARLY * stated or len(done) == len(names):
+        return None
+    pace = sum(seconds for name, seconds in done.items() if name in cost.seconds) / ran
+    return {"after": list(done)[-1], "minutes": pace * stated / 60, "pace": pace}
+
+
+def compared(
+    cost: RecipeCost, minutes: float, memory_gib: float, told: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Stated and achieved, as the report shows them. told: what `foretold` said.
+
+    "held" is None for stated minutes where the first stages showed a machine of another pace: nothing was said of this one.
+    """
     found: dict[str, Any] = {"machine": cost.machine}
-    for name, predicted, achieved in (
-        ("minutes", cost.minutes, minutes),
-        ("memory_gib", cost.memory_gib, memory_gib),
-    ):
+    figures = [("minutes", cost.minutes, minutes), ("memory_gib", cost.memory_gib, memory_gib)]
+    if told is not None:
+        figures.insert(1, ("minutes_here", float(told["minutes"]), minutes))
+    for name, predicted, achieved in figures:
         ratio = achieved / predicted
         found[name] = {"predicted": predicted, "achieved": achieved, "ratio": ratio, "held": abs(ratio - 1) <= HOLDS}
+    if told is not None and abs(told["pace"] - 1) > HOLDS:
+        found["minutes"]["held"] = None
     return found

@@ -46,8 +46,9 @@ class RunLog:
             stage["status"] = before.get("status") or "unfinished"
             if "derived" in before:
                 stage["derived"] = before["derived"]
-        if "prediction" in earlier:
-            self.record["prediction"] = earlier["prediction"]
+        for name in ("foretold", "prediction"):
+            if name in earlier:
+                self.record[name] = earlier[name]
         self.record["started"] = earlier.get("started") or now()
         self.record["other_seconds"] = float(earlier.get("other_seconds") or 0.0)
         self.record["attempts"] = list(earlier.get("attempts") or [])

@@ -41,7 +41,7 @@ from duihua.report.fingerprint import FINGERPRINT_FILE, Fingerprints, marks_of
 from duihua.report.lock import LOCK_FILE, only_run
 from duihua.report.machine import machine, versions
 from duihua.report.recipe import PlannedStage, Recipe
-from duihua.report.recipe_cost import RecipeCost, compared, cost_line, rest_line
+from duihua.report.recipe_cost import RecipeCost, compared, cost_line, foretold, rest_line
 from duihua.report.run_log import RUN_FILE, RunLog, now
 from duihua.report.settings_line import defaults_of, settings_line
 from duihua.report.stage_state import bundle_sizes, stage_state
@@ -115,9 +115,12 @@ def run_recipe(
                     label = f"[{number}/{last}] {planned.name}"
                     outcome[planned.name] = _bring_up(planned, context, fingerprint, parts, log, label, said)
                     done = {name: log.stage(name)["seconds"] for name in outcome}
-                    rest = rest_line(recipe.cost, done, names[:last]) if recipe.cost is not None else None
-                    if rest is not None and outcome[planned.name] == "finished":
-                        say(rest)
+                    if recipe.cost is not None and outcome[planned.name] == "finished":
+                        if (rest := rest_line(recipe.cost, done, names[:last])) is not None:
+                            say(rest)
+                        if "foretold" not in log.record and (told := foretold(recipe.cost, done, names)):
+                            log.record["foretold"] = told
+                            log.save()
             except KeyboardInterrupt:
                 say(f"Stopped; nothing is lost. Go on with the same command: {shlex.join(said)}")
                 raise
@@ -260,7 +263,8 @@ def _write_up(directory: Path, log: RunLog, cost: RecipeCost | None) -> dict[str
     if log.working:
         log.save()
         if cost is not None:
-            log.record["prediction"] = compared(cost, log.record["minutes"], log.record["peak_memory_gib"])
+            figures = (log.record["minutes"], log.record["peak_memory_gib"])
+            log.record["prediction"] = compared(cost, *figures, log.record.get("foretold"))
             log.save()
         write_summary(directory)
         write_report(directory)

@@ -10,7 +10,9 @@ from markupsafe import Markup
 from duihua.report.components import heading, joined, note, number, stage_name, t, table
 from duihua.report.run_record import RunRecord, finite
 
-FIGURES = ("minutes", "memory_gib", "bits_per_byte")
+FIGURES = ("minutes", "minutes_here", "memory_gib", "bits_per_byte")
+
+VERDICTS = {True: "held", None: "elsewhere"}
 
 
 def prediction(record: RunRecord) -> Markup | None:
@@ -37,7 +39,7 @@ def _row(figure: str, found: Any) -> tuple[object, ...] | None:
         )
     ratio = finite(found.get("ratio"))
     change = "–" if ratio is None else f"{100 * (ratio - 1):+.0f} %".replace("-", "−")
-    held = t("prediction.held" if found.get("held") else "prediction.missed")
+    held = t(f"prediction.{VERDICTS.get(found.get('held', False), 'missed')}")
     # One column for both: five do not fit a phone.
     difference = Markup('{} <span class="muted interval">{}</span>').format(change, held)
     return t(f"prediction.{figure}"), predicted, number(found.get("achieved"), 2), difference

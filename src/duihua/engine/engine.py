@@ -27,6 +27,7 @@ from duihua.engine.sampling import fresh_seed, sample_seed
 from duihua.engine.settings import SamplingSettings
 from duihua.errors import GenerationError
 from duihua.models.decoder import Decoder
+from duihua.nn.packed_weights import packed_weights
 from duihua.text.text_stream import TextStream
 from duihua.text.tokenizer import Tokenizer
 
@@ -88,7 +89,8 @@ class Engine:
                 f"{len(seeds)} seeds for {len(prompts)} prompts", where="seeds", remedy="Give one each"
             )
         requests = [self.request(p, settings, s) for p, s in zip(prompts, seeds, strict=True)]
-        with self._evaluating():
+        laid_out = packed_weights(self.network) if len(requests) > 1 else nullcontext()
+        with self._evaluating(), laid_out:
             try:
                 for request in requests:
                     self.enqueue(request)

@@ -20,6 +20,7 @@ from duihua.engine.engine import Engine, default_seeds
 from duihua.engine.request import Request, TokenEvent
 from duihua.engine.settings import SamplingSettings
 from duihua.errors import GenerationError
+from duihua.nn.packed_weights import packed_weights
 
 
 class EngineBusy(GenerationError):  # noqa: N818  (a state, which the server answers with 429)
@@ -212,13 +213,14 @@ class EngineService:
         self.close()
 
     def _work(self) -> None:
-        while not self._stopping:
-            self._wake.clear()
-            try:
-                busy = self.engine.step()
-            except Exception:  # every reader has been handed it; the next request finds free slots
-                self._failures += 1
-                busy = True
-            if not busy and not self._stopping:
-                self._wake.wait()
+        with packed_weights(self.engine.network):
+            while not self._stopping:
+                self._wake.clear()
+                try:
+                    busy = self.engine.step()
+                except Exception:  # every reader has been handed it; the next request finds free slots
+                    self._failures += 1
+                    busy = True
+                if not busy and not self._stopping:
+                    self._wake.wait()
         self.engine.cancel_all()

@@ -17,12 +17,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from duihua.errors import ConfigError
+
+if TYPE_CHECKING:
+    from duihua.nn.packed_weights import PackedWeight
 
 Library = Literal["torch", "onednn"]
 VARIABLE = "DUIHUA_PRODUCTS"
@@ -133,10 +136,18 @@ def linear(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor
 
 
 class Linear(nn.Linear):
-    """torch's layer, multiplied by the library chosen."""
+    """torch's layer, multiplied by the library chosen. packed: its weight laid out ahead of time (nn/packed_weights.py)."""
+
+    packed: PackedWeight | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.packed is not None and self.packed.serves(x, self.weight):
+            return self.packed.product(x, self.bias)
         return linear(x, self.weight, self.bias)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the laid out weight, which cannot be copied."""
+        return {name: value for name, value in self.__dict__.items() if name != "packed"}
 
 
 class _Linear(torch.autograd.Function):
@@ -172,7 +183,7 @@ def add_weight_gradient(total_oi: Tensor, grad_no: Tensor, x_ni: Tensor) -> Tens
         return total_oi.add_(grad_no.t() @ x_ni)
     if not _pays(grad_no.t(), x_ni.t()):
         return total_oi.addmm_(grad_no.t(), x_ni)
-    sum_io: Tensor = _kernel().binary(x_ni.t(), total_oi.t(), grad_no.t(), None, "add")
+    sum_io: Tensor = kernel().binary(x_ni.t(), total_oi.t(), grad_no.t(), None, "add")
     return sum_io.t()
 
 
@@ -204,11 +215,11 @@ def _pays(x: Tensor, weight_oi: Tensor) -> bool:
 
 def _onednn(x_ni: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
     """x weight^T + bias; the weight may be a transposed view."""
-    y: Tensor = _kernel()(x_ni, weight_oi, bias_o, "none", [], "")
+    y: Tensor = kernel()(x_ni, weight_oi, bias_o, "none", [], "")
     return y
 
 
 @cache
-def _kernel() -> Any:
+def kernel() -> Any:
     """oneDNN's linear layer, which torch's own compiler calls too: no part of torch's documented interface."""
     return torch.ops.mkldnn._linear_pointwise

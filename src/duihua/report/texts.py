@@ -998,7 +998,7 @@ TEXTS: dict[str, Text] = {
     "prediction.bits_per_byte": Text("Bits per byte", "每字节比特数"),
     "prediction.held": Text("held", "准确"),
     "prediction.missed": Text("missed", "偏离"),
-    "prediction.elsewhere": Text("another machine's", "另一台机器的数字"),
+    "prediction.elsewhere": Text("another pace", "快慢不同"),
     "column.figure": Text("Figure", "指标"),
     "column.predicted": Text("Predicted", "预测"),
     "column.achieved": Text("Achieved", "实际"),

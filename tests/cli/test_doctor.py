@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,21 @@ from duihua.cli.main import main
 from duihua.nn.products import choose, products_by
 
 
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with room, whatever this machine has left."""
+    monkeypatch.setattr("duihua.cli.doctor.shutil.disk_usage", lambda _: SimpleNamespace(free=2**40))
+
+
+def test_little_room_on_the_disk_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = {"gib": 1}
+    monkeypatch.setattr("duihua.cli.doctor.shutil.disk_usage", lambda _: SimpleNamespace(free=left["gib"] * 2**30))
+    assert main(["doctor", "--output", str(tmp_path), "--data", str(tmp_path)]) == 1
+    left["gib"] = 100
+    assert main(["doctor", "--output", str(tmp_path), "--data", str(tmp_path)]) == 0
+
+
+@pytest.mark.usefixtures("room")
 def test_doctor_names_each_check_and_this_machine_is_healthy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -22,6 +38,7 @@ def test_doctor_names_each_check_and_this_machine_is_healthy(
     assert all(finding["remedy"] for finding in outcome["findings"] if finding["state"] == "problem")
 
 
+@pytest.mark.usefixtures("room")
 def test_a_problem_is_shown_with_its_remedy_and_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     assert main(["doctor", "--output", str(tmp_path / "file"), "--data", str(tmp_path)]) == 1

@@ -27,6 +27,15 @@ def by_onednn() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each product that took a weight laid out."""
+    found: list[int] = []
+    plain = PackedWeight.product
+    monkeypatch.setattr(PackedWeight, "product", lambda self, *rest: found.append(1) or plain(self, *rest))
+    return found
+
+
 def numbers(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -40,10 +49,7 @@ def layer(bias: bool = False) -> Linear:
 
 @pytest.mark.parametrize("rows", [4, 7, 16, 33])
 @pytest.mark.parametrize("bias", [False, True])
-def test_it_gives_what_torch_gives(rows: int, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[int] = []
-    plain = PackedWeight.product
-    monkeypatch.setattr(PackedWeight, "product", lambda self, *rest: used.append(1) or plain(self, *rest))
+def test_it_gives_what_torch_gives(rows: int, bias: bool, used: list[int]) -> None:
     made, x = layer(bias), numbers(rows, 1, 256)
     expected = nn.functional.linear(x, made.weight, made.bias)
     with packed_weights(made), torch.no_grad():
@@ -123,10 +129,7 @@ def test_a_copy_is_a_layer_without_it() -> None:
     assert torch.equal(copied.weight, made.weight) and list(copied.state_dict()) == ["weight"]
 
 
-def test_engines_lay_out_the_weights_they_have_now_and_write_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    used: list[int] = []
-    plain = PackedWeight.product
-    monkeypatch.setattr(PackedWeight, "product", lambda self, *rest: used.append(1) or plain(self, *rest))
+def test_engines_lay_out_the_weights_they_have_now_and_write_the_same(used: list[int]) -> None:
     sizes = {"width": 128, "layers": 2, "heads": 2, "key_value_heads": 2, "head_width": 64, "feed_forward_width": 512}
     network = Decoder(DecoderConfig(vocabulary_size=1024, context=64, **sizes)).initialise(0).eval()
     settings = SamplingSettings(temperature=0.0, max_new_tokens=12, stop_ids=())

@@ -67,7 +67,7 @@ def test_it_is_onednn_that_multiplies_and_torch_below_the_threshold_and_in_other
         called.append(tuple(x.shape))
         return plain(x, *rest)  # type: ignore[no-any-return]
 
-    monkeypatch.setattr("duihua.nn.products.kernel", lambda: noted)
+    monkeypatch.setattr("duihua.nn.products._kernel", lambda: noted)
     large, small = Linear(256, 256), Linear(8, 8)
     with products_by("onednn"):
         large(numbers(64, 256)).sum().backward()  # the gradient of a sum is one number spread out

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from duihua.nn import positions
 from duihua.nn.positions import angle_tables, rotary_frequencies, rotate
 
 Turn = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -53,9 +54,6 @@ def test_a_gradient_that_is_not_turned_back_is_seen(monkeypatch: pytest.MonkeyPa
     grad = torch.arange(72.0).view(1, 1, 9, 8)
     expected = torch.autograd.grad(by_formula(x, cosine, sine), x, grad.double())[0]
     assert (torch.autograd.grad(rotate(x, cosine, sine), x, grad)[0] - expected).abs().max() < 1e-4
-    forwards = "duihua.nn.positions._turned"
-    from duihua.nn import positions
-
     plain = positions._turned
-    monkeypatch.setattr(forwards, lambda x, cosine, sine, way: plain(x, cosine, sine, 1))
+    monkeypatch.setattr(positions, "_turned", lambda x, cosine, sine, way: plain(x, cosine, sine, 1))
     assert (torch.autograd.grad(rotate(x, cosine, sine), x, grad)[0] - expected).abs().max() > 1.0

@@ -66,6 +66,8 @@ def test_the_whole_is_foretold_at_the_pace_of_the_first_stages_here_and_held_to_
     names = ["tokenizer", "pretrain", "sft"]
     assert foretold(COST, {"tokenizer": 5.0}, names) is None  # too little to tell a pace by
     assert foretold(COST, {"tokenizer": 5.0, "pretrain": 50.0, "sft": 20.0}, names) is None  # nothing left to foretell
+    assert foretold(COST, {"tokenizer": 5.0, "pretrain": 50.0}, [*names, "mine"]) is None  # of which nothing is known
+    assert foretold(RecipeCost("here", 1.0), {"tokenizer": 5.0}, names) is None
     told = foretold(COST, {"tokenizer": 5.0, "pretrain": 50.0}, names)
     assert told == {"after": "pretrain", "minutes": pytest.approx(1.25), "pace": pytest.approx(0.5)}
     found = compared(COST, 1.3, 2.0, told)

@@ -183,17 +183,20 @@ def _telling(mapping: Any, errors: Sequence[Any]) -> Mapping[str, Any]:
     if not first["loc"]:
         return first
     *stem, member = first["loc"]
-    here = mapping
-    for step in _within(mapping, tuple(stem)):
-        here = here.get(step) if isinstance(here, Mapping) else here[step]
+    _, here = _walked(mapping, stem)
     if not isinstance(first.get("input"), Mapping | list) or not isinstance(here, Mapping | list) or member in here:
         return first
     inside = [one for one in errors if [*one["loc"][: len(stem)]] == stem and len(one["loc"]) > len(stem) + 1]
     return inside[0] if inside else first
 
 
-def _within(mapping: Any, location: tuple[Key, ...]) -> tuple[Key, ...]:
+def _within(mapping: Any, location: Sequence[Key]) -> tuple[Key, ...]:
     """pydantic's location without the names of union members that it puts in."""
+    return _walked(mapping, location)[0]
+
+
+def _walked(mapping: Any, location: Sequence[Key]) -> tuple[tuple[Key, ...], Any]:
+    """`_within`, and what is there; None where nothing is."""
     path: list[Key] = []
     here = mapping
     for index, step in enumerate(location):
@@ -202,10 +205,12 @@ def _within(mapping: Any, location: tuple[Key, ...]) -> tuple[Key, ...]:
             here = here[step]
         elif isinstance(here, list | tuple) and isinstance(step, int):
             here = here[step] if step < len(here) else None
-        elif not (last and isinstance(here, Mapping)):
+        elif last and isinstance(here, Mapping):
+            here = None
+        else:
             continue
         path.append(step)
-    return tuple(path)
+    return tuple(path), here
 
 
 def _problem(error: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from duihua.nn.products import Linear, evened, kernel, library
+from duihua.nn.products import Linear, by_rows, library, onednn, pays
 
 MOST = 2**30
 """Bytes of the weights of a network that is laid out."""
@@ -33,36 +33,24 @@ class PackedWeight:
     laid_out: Tensor
     version: int
     address: int
-    outputs: int
 
     @classmethod
     def of(cls, weight_oi: Tensor) -> PackedWeight:
         """Lay out a weight (o, i) in fp32 on the processor."""
         laid_out = torch.ops.mkldnn._reorder_linear_weight(weight_oi.detach(), None)
-        return cls(laid_out, weight_oi._version, weight_oi.data_ptr(), len(weight_oi))
+        return cls(laid_out, weight_oi._version, weight_oi.data_ptr())
 
     def is_of(self, weight_oi: Tensor) -> bool:
         """Whether it is still this weight, as far as it shows."""
         return weight_oi._version == self.version and weight_oi.data_ptr() == self.address
 
     def serves(self, x: Tensor, weight_oi: Tensor) -> bool:
-        """Whether `product` gives x weight^T here: in fp32, without gradients, where oneDNN multiplies."""
-        return (
-            not torch.is_grad_enabled()
-            and x.dtype is torch.float32
-            and x.device.type == "cpu"
-            and x.numel() * self.outputs >= SMALLEST
-            and self.is_of(weight_oi)
-            and library() == "onednn"
-            and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
-        )
+        """Whether `product` gives x weight^T here: without gradients, where oneDNN multiplies."""
+        return not torch.is_grad_enabled() and self.is_of(weight_oi) and pays(x, weight_oi, SMALLEST)
 
     def product(self, x: Tensor, bias_o: Tensor | None) -> Tensor:
         """x weight^T + bias, (..., i) -> (..., o)."""
-        plain = x.reshape(-1, x.shape[-1])
-        y: Tensor = kernel()(evened(plain).contiguous(), self.laid_out, bias_o, "none", [], "")
-        return y[: len(plain)].view(*x.shape[:-1], self.outputs)
+        return by_rows(x, lambda rows_ni: onednn(rows_ni.contiguous(), self.laid_out, bias_o))
 
 
 _users: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()

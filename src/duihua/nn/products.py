@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -96,8 +96,8 @@ def processor_maker() -> str:
 
 def product(left_nk: Tensor, right_km: Tensor) -> Tensor:
     """left @ right, (n, m), without gradients of its own where oneDNN computes it; a transposed right side costs nothing."""
-    if _pays(left_nk, right_km.t()):
-        return _onednn(evened(left_nk), right_km.t())[: len(left_nk)]
+    if pays(left_nk, right_km.t()):
+        return onednn(evened(left_nk), right_km.t())[: len(left_nk)]
     if left_nk.dtype is torch.bfloat16:
         return (evened(left_nk) @ right_km)[: len(left_nk)]
     return left_nk @ right_km
@@ -121,18 +121,21 @@ def evened(x_n: Tensor) -> Tensor:
 
 def linear(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
     """x weight^T + bias with gradients, (..., i) -> (..., o): torch.nn.functional.linear by the library chosen."""
-    pays = _pays(x, weight_oi)
-    if not pays and (x.device.type != "cpu" or x.numel() * weight_oi.shape[0] < SMALLEST):
+    if pays(x, weight_oi):
+        return by_rows(x, lambda rows_ni: _Linear.apply(rows_ni.contiguous(), weight_oi, bias_o))  # type: ignore[no-untyped-call]
+    if x.device.type != "cpu" or x.numel() * weight_oi.shape[0] < SMALLEST:
         return nn.functional.linear(x, weight_oi, bias_o)
-    plain = x.reshape(-1, x.shape[-1])
-    flat = evened(plain)
-    if pays:
-        y = cast(Tensor, _Linear.apply(flat.contiguous(), weight_oi, bias_o))  # type: ignore[no-untyped-call]
-    else:
-        y = nn.functional.linear(flat, weight_oi, bias_o)
-    if len(flat) > len(plain):  # else the gradient would be copied into zeros, too
-        y = y[: len(plain)]
-    return y.view(*x.shape[:-1], weight_oi.shape[0])
+    return by_rows(x, lambda rows_ni: nn.functional.linear(rows_ni, weight_oi, bias_o))
+
+
+def by_rows(x: Tensor, multiply: Callable[[Tensor], Tensor]) -> Tensor:
+    """(..., i) -> (..., o) by what multiplies rows (n, i), which are filled up first (see `evened`)."""
+    plain_ni = x.reshape(-1, x.shape[-1])
+    filled_ni = evened(plain_ni)
+    y_no = multiply(filled_ni)
+    if len(filled_ni) > len(plain_ni):  # else the gradient would be copied into zeros, too
+        y_no = y_no[: len(plain_ni)]
+    return y_no.view(*x.shape[:-1], y_no.shape[1])
 
 
 class Linear(nn.Linear):
@@ -154,14 +157,14 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_ni: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> Tensor:
         ctx.save_for_backward(x_ni, weight_oi)
-        return _onednn(x_ni, weight_oi, bias_o)
+        return onednn(x_ni, weight_oi, bias_o)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_no: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x_ni, weight_oi = ctx.saved_tensors
         grad_no = grad_no.contiguous()  # a sum's gradient is one number spread out, which oneDNN cannot read
-        grad_x = _onednn(grad_no, weight_oi.t()) if ctx.needs_input_grad[0] else None
+        grad_x = onednn(grad_no, weight_oi.t()) if ctx.needs_input_grad[0] else None
         grad_weight = weight_gradient(grad_no, x_ni) if ctx.needs_input_grad[1] else None
         return grad_x, grad_weight, grad_no.sum(0) if ctx.needs_input_grad[2] else None
 
@@ -169,11 +172,11 @@ class _Linear(torch.autograd.Function):
 def weight_gradient(grad_no: Tensor, x_ni: Tensor) -> Tensor:
     """grad^T x, (o, i). oneDNN copies its first side when it is transposed: the narrower one goes there."""
     grad_no, x_ni = evened(grad_no), evened(x_ni)
-    if not _pays(grad_no.t(), x_ni.t()):
+    if not pays(grad_no.t(), x_ni.t()):
         return grad_no.t() @ x_ni
     if grad_no.shape[1] <= x_ni.shape[1]:
-        return _onednn(grad_no.t(), x_ni.t())
-    return _onednn(x_ni.t(), grad_no.t()).t()
+        return onednn(grad_no.t(), x_ni.t())
+    return onednn(x_ni.t(), grad_no.t()).t()
 
 
 def add_weight_gradient(total_oi: Tensor, grad_no: Tensor, x_ni: Tensor) -> Tensor:
@@ -181,9 +184,9 @@ def add_weight_gradient(total_oi: Tensor, grad_no: Tensor, x_ni: Tensor) -> Tens
     grad_no, x_ni = evened(grad_no), evened(x_ni)
     if grad_no.dtype != total_oi.dtype:
         return total_oi.add_(grad_no.t() @ x_ni)
-    if not _pays(grad_no.t(), x_ni.t()):
+    if not pays(grad_no.t(), x_ni.t()):
         return total_oi.addmm_(grad_no.t(), x_ni)
-    sum_io: Tensor = kernel().binary(x_ni.t(), total_oi.t(), grad_no.t(), None, "add")
+    sum_io: Tensor = _kernel().binary(x_ni.t(), total_oi.t(), grad_no.t(), None, "add")
     return sum_io.t()
 
 
@@ -191,8 +194,8 @@ def batched_product(
     left_kmn: Tensor, right_kpn: Tensor, plus_kmp: Tensor | None = None, alpha: float = 1.0, beta: float = 1.0
 ) -> Tensor:
     """alpha left right^T of each of k pairs, plus beta times what is to be added, (k, m, p)."""
-    if len(left_kmn) and _pays(left_kmn[0], right_kpn[0]):
-        every = [_onednn(left, right) for left, right in zip(left_kmn, right_kpn, strict=True)]
+    if len(left_kmn) and pays(left_kmn[0], right_kpn[0]):
+        every = [onednn(left, right) for left, right in zip(left_kmn, right_kpn, strict=True)]
         found = torch.stack(every) if len(every) > 1 else every[0][None]
         return found if plus_kmp is None else found.mul_(alpha).add_(plus_kmp, alpha=beta)
     if plus_kmp is None:
@@ -200,10 +203,10 @@ def batched_product(
     return torch.baddbmm(plus_kmp, left_kmn, right_kpn.mT, beta=beta, alpha=alpha)  # one rounding, which counts in bf16
 
 
-def _pays(x: Tensor, weight_oi: Tensor) -> bool:
-    """Whether oneDNN is to multiply these two."""
+def pays(x: Tensor, weight_oi: Tensor, smallest: int = SMALLEST) -> bool:
+    """Whether oneDNN is to multiply these two, where it pays from `smallest` multiplications and additions."""
     return (
-        x.numel() * weight_oi.shape[0] >= SMALLEST
+        x.numel() * weight_oi.shape[0] >= smallest
         and x.device.type == "cpu"
         and weight_oi.device.type == "cpu"
         and x.dtype == weight_oi.dtype == torch.float32
@@ -213,13 +216,13 @@ def _pays(x: Tensor, weight_oi: Tensor) -> bool:
     )
 
 
-def _onednn(x_ni: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
+def onednn(x_ni: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor:
     """x weight^T + bias; the weight may be a transposed view."""
-    y: Tensor = kernel()(x_ni, weight_oi, bias_o, "none", [], "")
+    y: Tensor = _kernel()(x_ni, weight_oi, bias_o, "none", [], "")
     return y
 
 
 @cache
-def kernel() -> Any:
+def _kernel() -> Any:
     """oneDNN's linear layer, which torch's own compiler calls too: no part of torch's documented interface."""
     return torch.ops.mkldnn._linear_pointwise

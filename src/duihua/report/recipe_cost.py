@@ -67,23 +67,31 @@ def rest_line(cost: RecipeCost, done: Mapping[str, float], names: Sequence[str])
     None where nothing is left, or nothing is known of what ran or of what is left.
     """
     left = [name for name in names if name not in done]
-    known = [name for name in done if name in cost.seconds]
-    if not left or not known or any(name not in cost.seconds for name in left):
+    pace = _pace(cost, done)
+    if not left or pace is None or any(name not in cost.seconds for name in left):
         return None
-    pace = sum(done[name] for name in known) / sum(cost.seconds[name] for name in known)
     rest = pace * sum(cost.seconds[name] for name in left)
     return f"about {duration(rest)} left for {', '.join(left)} ({pace:.2f} times what it took on {cost.machine})"
 
 
 def foretold(cost: RecipeCost, done: Mapping[str, float], names: Sequence[str]) -> dict[str, Any] | None:
-    """The whole recipe's minutes at the pace of the stages that ran here, {"after", "minutes", "pace"}; None as long as these
-    are less than EARLY of it, or all of it. done: name -> seconds, in the order of the recipe; names: of all stages."""
-    stated = sum(cost.seconds.get(name, 0.0) for name in names)
-    ran = sum(cost.seconds.get(name, 0.0) for name in done)
-    if ran < EARLY * stated or len(done) == len(names):
+    """The whole recipe's minutes at the pace of the stages that ran here, {"after", "minutes", "pace"}. done: name -> seconds,
+    in the order of the recipe; names: of all stages.
+
+    None as long as these are less than EARLY of it, where nothing is left, or where nothing is known of some stage.
+    """
+    pace = _pace(cost, done)
+    if pace is None or len(done) == len(names) or any(name not in cost.seconds for name in names):
         return None
-    pace = sum(seconds for name, seconds in done.items() if name in cost.seconds) / ran
-    return {"after": list(done)[-1], "minutes": pace * stated / 60, "pace": pace}
+    if sum(cost.seconds[name] for name in done) < EARLY * 60 * cost.minutes:
+        return None
+    return {"after": list(done)[-1], "minutes": pace * cost.minutes, "pace": pace}
+
+
+def _pace(cost: RecipeCost, done: Mapping[str, float]) -> float | None:
+    """Seconds here for each that was stated, over the stages that ran; None where nothing is known of any."""
+    known = [name for name in done if name in cost.seconds]
+    return sum(done[name] for name in known) / sum(cost.seconds[name] for name in known) if known else None
 
 
 def compared(

@@ -114,19 +114,26 @@ def run_recipe(
                     )
                     label = f"[{number}/{last}] {planned.name}"
                     outcome[planned.name] = _bring_up(planned, context, fingerprint, parts, log, label, said)
-                    done = {name: log.stage(name)["seconds"] for name in outcome}
                     if recipe.cost is not None and outcome[planned.name] == "finished":
-                        if (rest := rest_line(recipe.cost, done, names[:last])) is not None:
-                            say(rest)
-                        if "foretold" not in log.record and (told := foretold(recipe.cost, done, names)):
-                            log.record["foretold"] = told
-                            log.save()
+                        _say_the_rest(recipe.cost, log, list(outcome), names, last)
             except KeyboardInterrupt:
                 say(f"Stopped; nothing is lost. Go on with the same command: {shlex.join(said)}")
                 raise
             complete = last == len(names)
             summary = _write_up(directory, log, recipe.cost) if complete else {}
     return RunOutcome(directory, outcome, complete, summary)
+
+
+def _say_the_rest(cost: RecipeCost, log: RunLog, ran: Sequence[str], names: Sequence[str], last: int) -> None:
+    """How long what is to run will take, and, once, in the record what the whole will."""
+    done = {name: log.stage(name)["seconds"] for name in ran}
+    rest = rest_line(cost, done, names[:last])
+    if rest is not None:
+        say(rest)
+    told = foretold(cost, done, names)
+    if told is not None and "foretold" not in log.record:
+        log.record["foretold"] = told
+        log.save()
 
 
 def check_directory(directory: Path) -> None:
@@ -263,8 +270,9 @@ def _write_up(directory: Path, log: RunLog, cost: RecipeCost | None) -> dict[str
     if log.working:
         log.save()
         if cost is not None:
-            figures = (log.record["minutes"], log.record["peak_memory_gib"])
-            log.record["prediction"] = compared(cost, *figures, log.record.get("foretold"))
+            log.record["prediction"] = compared(
+                cost, log.record["minutes"], log.record["peak_memory_gib"], log.record.get("foretold")
+            )
             log.save()
         write_summary(directory)
         write_report(directory)

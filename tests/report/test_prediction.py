@@ -70,6 +70,7 @@ def test_the_whole_is_foretold_at_the_pace_of_the_first_stages_here_and_held_to_
     assert foretold(RecipeCost("here", 1.0), {"tokenizer": 5.0}, names) is None
     told = foretold(COST, {"tokenizer": 5.0, "pretrain": 50.0}, names)
     assert told == {"after": "pretrain", "minutes": pytest.approx(1.25), "pace": pytest.approx(0.5)}
+    assert set(compared(RecipeCost("here", 1.0), 1.3, 2.0)) == {"machine", "memory_gib"}  # no time was stated
     found = compared(COST, 1.3, 2.0, told)
     assert found["minutes_here"]["held"] and found["minutes_here"]["predicted"] == pytest.approx(1.25)
     assert found["minutes"]["held"] is None  # said of another machine

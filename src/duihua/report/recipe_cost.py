@@ -102,9 +102,11 @@ def compared(
     "held" is None for stated minutes where the first stages showed a machine of another pace: nothing was said of this one.
     """
     found: dict[str, Any] = {"machine": cost.machine}
-    figures = [("minutes", cost.minutes, minutes), ("memory_gib", cost.memory_gib, memory_gib)]
+    figures = [("memory_gib", cost.memory_gib, memory_gib)]
+    if cost.seconds:
+        figures.append(("minutes", cost.minutes, minutes))
     if told is not None:
-        figures.insert(1, ("minutes_here", float(told["minutes"]), minutes))
+        figures.append(("minutes_here", float(told["minutes"]), minutes))
     for name, predicted, achieved in figures:
         ratio = achieved / predicted
         found[name] = {"predicted": predicted, "achieved": achieved, "ratio": ratio, "held": abs(ratio - 1) <= HOLDS}

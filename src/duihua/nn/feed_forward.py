@@ -12,9 +12,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from duihua.nn.products import Linear
+from duihua.nn.gated import gated_units, silu_times
+from duihua.nn.products import Linear, pays
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
 
@@ -57,8 +59,25 @@ class FeedForward(nn.Module):
         if self.gate is None:
             units = self.activation(self.up(x))
         else:
-            units = self.activation(self.gate(x)) * self.up(x)
+            units = self._gated(x, self.gate)
         if self.dropout and self.training:
             units = nn.functional.dropout(units, self.dropout)
         y: Tensor = self.down(units)
         return y
+
+    def _gated(self, x: Tensor, gate: Linear) -> Tensor:
+        """f(gate(x)) * up(x); on a processor silu's gradient is written out (nn/gated.py)."""
+        if not torch.is_grad_enabled():
+            return self.activation(gate(x)).mul_(self.up(x))
+        if self.activation is ACTIVATIONS["silu"] and x.device.type == "cpu" and not torch.compiler.is_compiling():
+            if _product_alone(gate) and _product_alone(self.up) and pays(x, gate.weight):
+                return gated_units(x, gate.weight, self.up.weight)
+            return silu_times(gate(x), self.up(x))
+        units: Tensor = self.activation(gate(x)) * self.up(x)
+        return units
+
+
+def _product_alone(layer: nn.Module) -> bool:
+    """Whether a layer is a product with a weight and nothing else, and nobody looks at what enters and leaves it."""
+    watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+    return type(layer) is Linear and "bias" not in dict(layer.named_parameters()) and not watched

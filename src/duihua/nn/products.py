@@ -186,8 +186,13 @@ def add_weight_gradient(total_oi: Tensor, grad_no: Tensor, x_ni: Tensor) -> Tens
         return total_oi.add_(grad_no.t() @ x_ni)
     if not pays(grad_no.t(), x_ni.t()):
         return total_oi.addmm_(grad_no.t(), x_ni)
-    sum_io: Tensor = _kernel().binary(x_ni.t(), total_oi.t(), grad_no.t(), None, "add")
-    return sum_io.t()
+    return add_product(total_oi.t(), x_ni.t(), grad_no.t()).t()
+
+
+def add_product(total_no: Tensor, x_ni: Tensor, weight_oi: Tensor) -> Tensor:
+    """total + x weight^T by oneDNN; the total is written over or given up."""
+    total: Tensor = _kernel().binary(x_ni, total_no, weight_oi, None, "add")
+    return total
 
 
 def batched_product(

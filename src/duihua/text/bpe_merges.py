@@ -3,12 +3,14 @@
 Why beside a library that learns merges too: on the race's 10 MB that one takes four times as long (benchmarks/tokenizer.py),
 most of it to keep sets of places for hundreds of thousands of pairs of which some thousands are ever merged. Here
 
-- a symbol's id stands at its first and at its last byte, so that its neighbours are found beside it, and the pair it makes with
-  the next one at its first; a merge is a handful of operations on the places of its pair, and the pairs that come next are
-  merged with it as long as they share no symbol;
+- where two symbols meet their ids stand side by side and are one number, the pair's key; to merge is to write the new id at
+  both ends, a handful of operations on the places of the pair, and the pairs that come next are merged with it as long as
+  they share no symbol;
 - a pair with a new symbol arises only in the merge that makes the symbol: elsewhere counts can only fall, so the heap holds
   upper bounds, and a pair is counted again only when it comes to the top;
-- rare pairs stay in their arrays, outside the heap, until the best of the heap is as rare as they are.
+- rare pairs stay in their arrays, outside the heap, until the best of the heap is as rare as they are, and are then counted
+  again all together;
+- most pieces occur once; they stand behind the others, so that the numbers of the others are few and close at hand.
 
 The merges are the same as those of `tokenizers`, ties included: of equally frequent pairs the one of lower ids is first, and a
 run like aaa is merged from the left. Each merge makes a string that is new: what was merged never crosses the edges of an
@@ -29,12 +31,14 @@ Array = NDArray[Any]
 
 _WALL = -1
 """The symbol between two pieces."""
-_NO_PAIR = -1
-"""The key where no symbol begins, or none follows in its piece."""
+_NO_BYTE = "\udcff"
+"""What stands for a wall until the text is bytes, when it is 255, which UTF-8 does not have."""
 _BLOCK = 2**18
 """Bytes of text that are sorted at once in the beginning."""
 _STEP_DOWN = 3
 """Pairs enter the heap when the most frequent outside has become the best; then all that are at least a third as frequent."""
+_AT_ONCE = 2**17
+"""Places that are looked at again at once when pairs enter the heap, as many as a core keeps close."""
 
 
 @dataclass(frozen=True)
@@ -51,64 +55,83 @@ class _Pairs:
         """The chosen ones."""
         return _Pairs(self.keys[chosen], self.counts[chosen], self.begins[chosen], self.ends[chosen], self.places)
 
+    def alone(self, chosen: Array) -> _Pairs:
+        """The chosen ones with their places alone, side by side."""
+        begins, sizes = self.begins[chosen], self.ends[chosen] - self.begins[chosen]
+        ends = np.cumsum(sizes)
+        places = self.places[np.repeat(begins - (ends - sizes), sizes) + np.arange(ends[-1])]
+        return _Pairs(self.keys[chosen], self.counts[chosen], ends - sizes, ends, places)
+
 
 class _Merging:
     """The symbols of all pieces, and the pairs that may be merged.
 
-    symbols: of a symbol that fills bytes p to q its id stands at p and at q; a wall stands before, between and behind pieces.
-    keys: at p the key of the pair that it makes with the next one. lengths: bytes of each id. weights: how often the piece of
-    each byte occurs.
+    A place is the border between two symbols, told by the first byte of the right one; a wall stands before, between and behind
+    pieces. pairs: at a place the key of its pair, left id and right id in one number, which lefts and rights see by half; where
+    no symbol ends any more it is stale. lengths: bytes of each id. Pieces that occur once, most of them, stand behind the
+    others; weights: how often the piece of each byte occurs, up to the first of those.
     """
 
-    def __init__(self, pieces: Mapping[bytes, int], ids: Array, base: int, least: int) -> None:
-        lengths = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces))
+    def __init__(self, pieces: Mapping[str, int], ids: Array, base: int, least: int) -> None:
         often = np.fromiter(pieces.values(), dtype=np.int64, count=len(pieces))
-        text = np.frombuffer(b"\0" + b"\0".join(pieces) + b"\0", dtype=np.uint8)
-        self.base, self.least = base, least
-        self.symbols = ids.astype(np.int16 if base < 2**15 else np.int32)[text]
-        self.symbols[0] = self.symbols[np.cumsum(lengths + 1)] = _WALL
-        narrow = often.astype(_narrow(int(often.max())))
-        self.weights = np.repeat(narrow, lengths + 1)  # a wall's is that of the piece behind
-        self.lengths = np.ones(base, dtype=np.int32)
+        order = np.argsort(often == 1, kind="stable")
+        several = len(often) - np.count_nonzero(often == 1)
+        every = list(pieces)
+        ordered = [every[number] for number in order.tolist()]
+        walled = f"{_NO_BYTE}{_NO_BYTE.join(ordered)}{_NO_BYTE}".encode("utf-8", "surrogateescape")
+        text = np.frombuffer(walled, dtype=np.uint8)
+        walls = np.flatnonzero(text == 255)
+        narrow = often[order[:several]].astype(np.int32 if often.max() < 2**31 else np.int64)
+        self.weights = np.append(np.repeat(narrow, np.diff(walls[: several + 1])), narrow.dtype.type(1))
+        self.least = least
+        self.shift = 16 if base < 2**15 else 32
+        self.pairs = np.empty(len(text), dtype=f"<i{self.shift // 4}")
+        halves = self.pairs.view(f"<i{self.shift // 8}")
+        self.rights, self.lefts = halves[0::2], halves[1::2]
+        symbols = ids.astype(halves.dtype)[text]
+        symbols[walls] = _WALL
+        self.rights[:], self.lefts[0], self.lefts[1:] = symbols, _WALL, symbols[:-1]
+        self.lengths = np.ones(base, dtype=np.int64)
         self.heap: list[tuple[int, int]] = []
         self.places: dict[int, Array] = {}
         self.rare: list[_Pairs] = []
         self.floor = np.iinfo(np.int64).max
-        self.keys = np.full(len(text), _NO_PAIR, dtype=_narrow(base**2))
-        self._add_first(text, ids.astype(self.symbols.dtype))
+        self._add_first(text, ids)
 
     def _add_first(self, text: Array, ids: Array) -> None:
         """The pairs of neighbouring bytes, with their places in the order of the text. Block by block, so that what is
         needed in between stays small: fresh memory is what costs here."""
         found, sizes, counts = [], [], np.zeros(2**16)  # whole numbers below 2**53
-        for begin in range(0, len(text) - 1, _BLOCK):
-            block: Array = text[begin : begin + _BLOCK + 1]
-            symbols = self.symbols[begin : begin + _BLOCK + 1]
-            inside = symbols != _WALL
-            left = np.flatnonzero(inside[:-1] & inside[1:])
-            self.keys[begin + left] = self._keys(symbols[left], symbols[left + 1])
-            both = block[left].astype(np.uint16) << 8 | block[left + 1]  # 16 bits are sorted by counting
-            found.append(left[np.argsort(both, kind="stable")].astype(np.int32))
+        for begin in range(1, len(text), _BLOCK):
+            block: Array = text[begin - 1 : begin + _BLOCK]
+            inside = block != 255
+            right = np.flatnonzero(inside[:-1] & inside[1:])
+            both = (block[:-1].astype(np.uint16) << 8 | block[1:])[right]  # 16 bits are sorted by counting
+            found.append(right[np.argsort(both, kind="stable")].astype(np.int32))
             sizes.append(np.bincount(both, minlength=2**16))
-            counts += np.bincount(both, self.weights[begin + left], minlength=2**16)
+            counts += np.bincount(both, self._weights(begin + right), minlength=2**16)
         room = np.concatenate(([0], np.cumsum(np.sum(sizes, axis=0))))
         begins, ends = room[:-1].copy(), room[1:]
         places = np.empty(ends[-1], dtype=np.int64)
         for number, (some, size) in enumerate(zip(found, sizes, strict=True)):
-            places[np.repeat(begins - (np.cumsum(size) - size), size) + np.arange(len(some))] = some + number * _BLOCK
+            places[np.repeat(begins - (np.cumsum(size) - size), size) + np.arange(len(some))] = some + (
+                1 + number * _BLOCK
+            )
             begins += size
         every = np.arange(2**16)
-        pairs = _Pairs(self._keys(ids[every >> 8], ids[every & 255]), counts.astype(np.int64), room[:-1], ends, places)
+        keys = (ids[every >> 8] << self.shift | ids[every & 255]).astype(self.pairs.dtype)
+        pairs = _Pairs(keys, counts.astype(np.int64), room[:-1], ends, places)
         self._keep(pairs.where(counts >= max(self.least, 1)))
 
-    def _keys(self, left: Array, right: Array) -> Array:
-        made: Array = np.multiply(left, self.base, dtype=self.keys.dtype) + right
-        return made
+    def _weights(self, places: Array) -> Array:
+        """How often the piece at each place occurs."""
+        found: Array = self.weights.take(places, mode="clip")
+        return found
 
     def _add(self, keys: Array, places: Array) -> None:
         """New pairs by the places of their left members, in any order. Places of one pair in the order of the text are read
         faster ever after; where key and place fit one number, to sort these is the quickest way there."""
-        if self.keys.dtype == np.int32 and len(self.keys) < 2**32:
+        if self.shift == 16 and len(self.pairs) < 2**32:
             both = np.sort(keys.astype(np.int64) << 32 | places)
             self._group(both >> 32, both & 0xFFFFFFFF)
         else:
@@ -120,7 +143,7 @@ class _Merging:
         if not len(keys):
             return
         begins = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
-        counts = np.add.reduceat(self.weights[places].astype(np.int64), begins)
+        counts = np.add.reduceat(self._weights(places).astype(np.int64), begins)
         pairs = _Pairs(keys[begins], counts, begins, np.append(begins[1:], len(keys)), places)
         self._keep(pairs.where(counts >= self.least))
 
@@ -139,8 +162,40 @@ class _Merging:
         most = max(int(pairs.counts.max()) for pairs in self.rare)
         self.floor = max(self.least, most // _STEP_DOWN)
         aside, self.rare = self.rare, []
+        hot: list[_Pairs] = []
+        room = 0
         for pairs in aside:
-            self._keep(pairs)
+            frequent = pairs.counts >= self.floor
+            some = np.flatnonzero(frequent)
+            if len(some) < len(frequent):
+                self.rare.append(pairs.where(~frequent))
+            if not len(some):
+                continue
+            ends = np.cumsum(pairs.ends[some] - pairs.begins[some])
+            for part in (
+                np.split(some, np.flatnonzero(np.diff(ends // _AT_ONCE)) + 1) if ends[-1] > _AT_ONCE else [some]
+            ):
+                hot.append(pairs.alone(part))
+                room += len(hot[-1].places)
+                if room >= _AT_ONCE:
+                    self._keep(self._counted_again(hot))
+                    hot, room = [], 0
+        if hot:
+            self._keep(self._counted_again(hot))
+
+    def _counted_again(self, aside: list[_Pairs]) -> _Pairs:
+        """What is left of pairs whose places stand side by side."""
+        keys = np.concatenate([pairs.keys for pairs in aside])
+        sizes = np.concatenate([pairs.ends - pairs.begins for pairs in aside])
+        places = np.concatenate([pairs.places for pairs in aside])
+        still = self.pairs[places] == np.repeat(keys, sizes)
+        left = np.add.reduceat(still, np.cumsum(sizes) - sizes, dtype=np.int64)
+        some = left > 0
+        places, ends = places[still], np.cumsum(left[some])
+        begins = ends - left[some]
+        counts = np.add.reduceat(self._weights(places).astype(np.int64), begins)
+        pairs = _Pairs(keys[some], counts, begins, ends, places)
+        return pairs.where(counts >= self.least)
 
     def best(self, most: int) -> list[tuple[int, int, Array]]:
         """The most frequent pair and those behind it that can be merged at once, up to `most`, with their places; removed.
@@ -159,16 +214,23 @@ class _Merging:
             if not self.heap:
                 break
             bound, key = self.heap[0]
-            left, right = divmod(key, self.base)
+            left, right = key >> self.shift, key & (1 << self.shift) - 1
             if left in rights or right in lefts:
                 break
             places = self.places[key]
-            still = self.keys[places] == key
-            if np.count_nonzero(still) < len(still):
-                count = -bound - int(np.add.reduce(self.weights[places[~still]], dtype=np.int64))
+            still = self.pairs[places] == key
+            alive = np.count_nonzero(still)
+            if alive < len(still):
+                count = 0
+                if alive:
+                    kept = places[still]
+                    if 2 * alive < len(still):
+                        count = int(np.add.reduce(self._weights(kept), dtype=np.int64))
+                    else:
+                        count = -bound - int(np.add.reduce(self._weights(places[~still]), dtype=np.int64))
                 if count >= self.least:
                     heapq.heapreplace(self.heap, (-count, key))
-                    self.places[key] = places[still]
+                    self.places[key] = kept
                 else:
                     heapq.heappop(self.heap)
                     del self.places[key]
@@ -190,19 +252,16 @@ class _Merging:
         lefts, rights = np.array([(left, right) for left, right, _ in pairs]).T
         self.lengths[new] = self.lengths[lefts] + self.lengths[rights]
         places, counts = np.concatenate([one for _, _, one in pairs]), [len(one) for _, _, one in pairs]
-        made = np.repeat(new.astype(self.symbols.dtype), counts)
-        self.keys[places + np.repeat(self.lengths[lefts], counts)] = _NO_PAIR
-        behind = places + self.lengths[made]
-        self.symbols[places] = self.symbols[behind - 1] = made
-        to_left, to_right = self.symbols[places - 1], self.symbols[behind]
-        has_left = (to_left >= 0) & (to_left < first)  # two new ones side by side: counted from the first
-        has_right = to_right >= 0
-        before = places[has_left] - self.lengths[to_left[has_left]]
-        to_new = self._keys(to_left[has_left], made[has_left])
-        of_new = self._keys(made, to_right)
-        of_new[~has_right] = _NO_PAIR
-        self.keys[before], self.keys[places] = to_new, of_new
-        self._add(np.concatenate((to_new, of_new[has_right])), np.concatenate((before, places[has_right])))
+        made = np.repeat(new.astype(self.lefts.dtype), counts)
+        begins = places - np.repeat(self.lengths[lefts], counts)
+        ends = places + np.repeat(self.lengths[rights], counts)
+        self.rights[begins] = self.lefts[ends] = made
+        before, behind = self.pairs[begins], self.pairs[ends]
+        has_left = (before >= 0) & (before < first << self.shift)  # two new ones side by side: counted from the first
+        has_right = behind & 1 << self.shift - 1 == 0  # a wall's half is the only one below zero
+        self._add(
+            np.concatenate((before[has_left], behind[has_right])), np.concatenate((begins[has_left], ends[has_right]))
+        )
 
     def _not_overlapping(self, places: Array, symbol: int) -> Array:
         """Of a run of equal symbols every second place, from the left."""
@@ -215,12 +274,7 @@ class _Merging:
         return np.array(kept, dtype=places.dtype)
 
 
-def _narrow(most: int) -> type[np.signedinteger[Any]]:
-    """The type for numbers up to `most`: half the memory is half the way to it."""
-    return np.int32 if most < 2**31 - 1 else np.int64
-
-
-def learn_merges(pieces: Mapping[bytes, int], ids: Array, size: int, least: int = 2) -> list[tuple[int, int]]:
+def learn_merges(pieces: Mapping[str, int], ids: Array, size: int, least: int = 2) -> list[tuple[int, int]]:
     """The pairs of ids to merge, in order; the nth makes the id `max(ids) + 1 + n`.
 
     `pieces`: how often each piece of the text occurs; nothing is merged over their edges, and none is empty. `ids`: the id of

@@ -35,7 +35,9 @@ def count_pieces(texts: Iterable[str]) -> Counter[str]:
     """How often each piece occurs that the pattern cuts `texts` into; merges stay within a piece."""
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(_PIECES.findall(text))
+        counts.update(
+            _PIECES.findall(text, concurrent=False)
+        )  # else it lets go of the interpreter's lock at every match
     return counts
 
 
@@ -48,7 +50,7 @@ def train_bpe(texts: Iterable[str], vocabulary_size: int) -> tokenizers.Tokenize
             where="vocabulary_size",
             remedy=f"Choose at least {SMALLEST_VOCABULARY}",
         )
-    pieces = {piece.encode(): count for piece, count in count_pieces(texts).items()}
+    pieces = count_pieces(texts)
     names = [*SPECIAL_TOKENS, *sorted(BYTE_OF_CHARACTER)]
     ids = np.empty(256, dtype=np.int64)
     for id, name in enumerate(names[len(SPECIAL_TOKENS) :], start=len(SPECIAL_TOKENS)):

@@ -43,7 +43,7 @@ _AT_ONCE = 2**17
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Pairs with the places of their left members, outside the heap. Arrays of one length but `places`."""
+    """Pairs with their places, outside the heap. Arrays of one length but `places`."""
 
     keys: Array
     counts: Array
@@ -129,7 +129,7 @@ class _Merging:
         return found
 
     def _add(self, keys: Array, places: Array) -> None:
-        """New pairs by the places of their left members, in any order. Places of one pair in the order of the text are read
+        """New pairs by their places, in any order. Places of one pair in the order of the text are read
         faster ever after; where key and place fit one number, to sort these is the quickest way there."""
         if self.shift == 16 and len(self.pairs) < 2**32:
             both = np.sort(keys.astype(np.int64) << 32 | places)
@@ -159,6 +159,7 @@ class _Merging:
             self.rare.append(pairs.where(~frequent))
 
     def _lower_the_floor(self) -> None:
+        """Some of the rare pairs come into the heap, counted again in portions."""
         most = max(int(pairs.counts.max()) for pairs in self.rare)
         self.floor = max(self.least, most // _STEP_DOWN)
         aside, self.rare = self.rare, []
@@ -172,9 +173,7 @@ class _Merging:
             if not len(some):
                 continue
             ends = np.cumsum(pairs.ends[some] - pairs.begins[some])
-            for part in (
-                np.split(some, np.flatnonzero(np.diff(ends // _AT_ONCE)) + 1) if ends[-1] > _AT_ONCE else [some]
-            ):
+            for part in np.split(some, np.flatnonzero(np.diff(ends // _AT_ONCE)) + 1):
                 hot.append(pairs.alone(part))
                 room += len(hot[-1].places)
                 if room >= _AT_ONCE:

@@ -80,4 +80,4 @@ class FeedForward(nn.Module):
 def _product_alone(layer: nn.Module) -> bool:
     """Whether a layer is a product with a weight and nothing else, and nobody looks at what enters and leaves it."""
     watched = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
-    return type(layer) is Linear and "bias" not in dict(layer.named_parameters()) and not watched
+    return type(layer) is Linear and layer._parameters.get("bias") is None and not watched

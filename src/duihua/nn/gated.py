@@ -1,9 +1,9 @@
 """The units of a gated feed-forward layer, silu(x gate^T) * (x up^T), with their gradient written out.
 
 Why: put together from torch's operations, silu's output is kept beside gate and up only to be multiplied once more, and each
-of the two products copies the same x turned round for the gradient of its weight. Here silu is computed again, which is one
-pass over memory less than to keep it, x is turned round once, and the second product adds to the first one's gradient of x
-as it goes. The numbers are torch's, to the last bit (docs/training/products.md).
+of the two products copies the same x turned round for the gradient of its weight. Here silu is computed again, so that a
+quarter less is kept, x is turned round once, and the second product adds to the first one's gradient of x as it goes. The
+numbers are torch's, to the last bit (docs/training/products.md).
 
 Shapes: n rows, i inputs, h units.
 """

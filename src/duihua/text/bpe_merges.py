@@ -1,6 +1,6 @@
 """The merges of byte-pair encoding from counted pieces (Gage 1994; Sennrich et al. 2016, algorithm 1), in array operations.
 
-Why beside a library that learns merges too: on the race's 10 MB that one takes four times as long (benchmarks/tokenizer.py),
+Why beside a library that learns merges too: on the race's 10 MB that one takes six times as long (benchmarks/tokenizer.py),
 most of it to keep sets of places for hundreds of thousands of pairs of which some thousands are ever merged. Here
 
 - where two symbols meet their ids stand side by side and are one number, the pair's key; to merge is to write the new id at

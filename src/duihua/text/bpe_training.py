@@ -35,9 +35,8 @@ def count_pieces(texts: Iterable[str]) -> Counter[str]:
     """How often each piece occurs that the pattern cuts `texts` into; merges stay within a piece."""
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(
-            _PIECES.findall(text, concurrent=False)
-        )  # else it lets go of the interpreter's lock at every match
+        pieces = _PIECES.findall(text, concurrent=False)  # else it lets go of the interpreter's lock at every match
+        counts.update(pieces)
     return counts
 
 

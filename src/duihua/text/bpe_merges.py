@@ -32,7 +32,8 @@ Array = NDArray[Any]
 _WALL = -1
 """The symbol between two pieces."""
 _NO_BYTE = "\udcff"
-"""What stands for a wall until the text is bytes, when it is 255, which UTF-8 does not have."""
+_WALL_BYTE = 255
+"""What stands for a wall in the text, and in its bytes; UTF-8 has no such byte."""
 _BLOCK = 2**18
 """Bytes of text that are sorted at once in the beginning."""
 _STEP_DOWN = 3
@@ -80,7 +81,7 @@ class _Merging:
         ordered = [every[number] for number in order.tolist()]
         walled = f"{_NO_BYTE}{_NO_BYTE.join(ordered)}{_NO_BYTE}".encode("utf-8", "surrogateescape")
         text = np.frombuffer(walled, dtype=np.uint8)
-        walls = np.flatnonzero(text == 255)
+        walls = np.flatnonzero(text == _WALL_BYTE)
         narrow = often[order[:several]].astype(np.int32 if often.max() < 2**31 else np.int64)
         self.weights = np.append(np.repeat(narrow, np.diff(walls[: several + 1])), narrow.dtype.type(1))
         self.least = least
@@ -104,7 +105,7 @@ class _Merging:
         found, sizes, counts = [], [], np.zeros(2**16)  # whole numbers below 2**53
         for begin in range(1, len(text), _BLOCK):
             block: Array = text[begin - 1 : begin + _BLOCK]
-            inside = block != 255
+            inside = block != _WALL_BYTE
             right = np.flatnonzero(inside[:-1] & inside[1:])
             both = (block[:-1].astype(np.uint16) << 8 | block[1:])[right]  # 16 bits are sorted by counting
             found.append(right[np.argsort(both, kind="stable")].astype(np.int32))
@@ -114,9 +115,8 @@ class _Merging:
         begins, ends = room[:-1].copy(), room[1:]
         places = np.empty(ends[-1], dtype=np.int64)
         for number, (some, size) in enumerate(zip(found, sizes, strict=True)):
-            places[np.repeat(begins - (np.cumsum(size) - size), size) + np.arange(len(some))] = some + (
-                1 + number * _BLOCK
-            )
+            into = np.repeat(begins - (np.cumsum(size) - size), size) + np.arange(len(some))
+            places[into] = some + (1 + number * _BLOCK)
             begins += size
         every = np.arange(2**16)
         keys = (ids[every >> 8] << self.shift | ids[every & 255]).astype(self.pairs.dtype)
@@ -143,9 +143,12 @@ class _Merging:
         if not len(keys):
             return
         begins = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
+        self._keep(self._counted(keys[begins], begins, np.append(begins[1:], len(keys)), places))
+
+    def _counted(self, keys: Array, begins: Array, ends: Array, places: Array) -> _Pairs:
+        """Those of the pairs that occur often enough; their places stand one behind another, and none is without."""
         counts = np.add.reduceat(self._weights(places).astype(np.int64), begins)
-        pairs = _Pairs(keys[begins], counts, begins, np.append(begins[1:], len(keys)), places)
-        self._keep(pairs.where(counts >= self.least))
+        return _Pairs(keys, counts, begins, ends, places).where(counts >= self.least)
 
     def _keep(self, pairs: _Pairs) -> None:
         """Into the heap what is not below its floor, the rest aside."""
@@ -190,11 +193,8 @@ class _Merging:
         still = self.pairs[places] == np.repeat(keys, sizes)
         left = np.add.reduceat(still, np.cumsum(sizes) - sizes, dtype=np.int64)
         some = left > 0
-        places, ends = places[still], np.cumsum(left[some])
-        begins = ends - left[some]
-        counts = np.add.reduceat(self._weights(places).astype(np.int64), begins)
-        pairs = _Pairs(keys[some], counts, begins, ends, places)
-        return pairs.where(counts >= self.least)
+        ends = np.cumsum(left[some])
+        return self._counted(keys[some], ends - left[some], ends, places[still])
 
     def best(self, most: int) -> list[tuple[int, int, Array]]:
         """The most frequent pair and those behind it that can be merged at once, up to `most`, with their places; removed.
@@ -212,21 +212,15 @@ class _Merging:
                 self._lower_the_floor()
             if not self.heap:
                 break
-            bound, key = self.heap[0]
+            key = self.heap[0][1]
             left, right = key >> self.shift, key & (1 << self.shift) - 1
             if left in rights or right in lefts:
                 break
             places = self.places[key]
             still = self.pairs[places] == key
-            alive = np.count_nonzero(still)
-            if alive < len(still):
-                count = 0
-                if alive:
-                    kept = places[still]
-                    if 2 * alive < len(still):
-                        count = int(np.add.reduce(self._weights(kept), dtype=np.int64))
-                    else:
-                        count = -bound - int(np.add.reduce(self._weights(places[~still]), dtype=np.int64))
+            if np.count_nonzero(still) < len(still):
+                kept = places[still]
+                count = int(np.add.reduce(self._weights(kept), dtype=np.int64))
                 if count >= self.least:
                     heapq.heapreplace(self.heap, (-count, key))
                     self.places[key] = kept

@@ -221,7 +221,7 @@ def test_dropout_is_off_in_evaluation_and_on_in_training() -> None:
     network.train()
     assert not torch.equal(logits(network, example([3, 4])), logits(network, example([3, 4])))
     chances = class_probabilities(network, [example([3, 4])] * 2, 0)
-    assert chances[0] == chances[1]
+    assert chances[0] == pytest.approx(chances[1], abs=1e-6)  # rows of one product may be added up in different orders
     assert network.training  # as it was
 
 

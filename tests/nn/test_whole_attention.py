@@ -75,6 +75,17 @@ def test_in_bf16_it_is_about_as_near_to_fp32_as_the_fused_kernel_is() -> None:
     assert gap(mine, exact) < 0.05
 
 
+def test_the_backward_pass_keeps_the_format_of_the_forward_pass_whatever_autocast_says_then() -> None:
+    given = made(4, 2)
+    inputs = [one.clone().requires_grad_() for one in given[:3]]
+    found = []
+    for short in (False, True):
+        y = whole_attention.attend(*inputs, None)
+        with torch.autocast("cpu", torch.bfloat16, enabled=short):
+            found.append(torch.autograd.grad(y, inputs, given[3]))
+    assert all(torch.equal(left, right) for left, right in zip(*found, strict=True))
+
+
 def test_a_query_that_may_look_nowhere_gives_numbers() -> None:
     given = made(4, 2)
     mask = torch.ones(3, 1, 96, 96, dtype=torch.bool).tril()

@@ -39,7 +39,7 @@ def fits(query_bhte: Tensor, key_bgse: Tensor, dropout: float) -> bool:
         and not dropout
         and time == length <= LONGEST
         and time % 64 == 0  # each length is a program of its own, which oneDNN keeps: see `evened`
-        and (dtype := _format(query_bhte)) is not None
+        and _is_faster_in(dtype := _format(query_bhte))
         and heads // groups * time * length * features >= SMALLEST[dtype]
         and not torch._C._len_torch_function_stack()  # somebody watches for the fused kernel: models/capture.py
     )
@@ -50,7 +50,7 @@ def attend(query_bhte: Tensor, key_bgse: Tensor, value_bgse: Tensor, mask: Tenso
 
     A query that may look nowhere looks everywhere alike.
     """
-    dtype = _format(query_bhte) or query_bhte.dtype
+    dtype = _format(query_bhte)
     batch, heads, time, features = query_bhte.shape
     groups, length = key_bgse.shape[1:3]
     query = (query_bhte * features**-0.5).to(dtype).reshape(batch * groups, -1, features)
@@ -89,13 +89,14 @@ class _Attend(torch.autograd.Function):
         grad = grad_nqe.contiguous()
         step = len(kept[0])
         grads: list[list[Tensor]] = [[], [], []]
-        for number, weights in enumerate(kept):
-            part = slice(number * step, (number + 1) * step)
-            grad_weights = batched_product(grad[part], value[part])
-            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-            grads[0].append(batched_product(grad_scores, key[part].mT))
-            grads[1].append(batched_product(query[part].mT, grad_scores.mT).mT)  # the narrow side first
-            grads[2].append(batched_product(grad[part].mT, weights.mT).mT)
+        with torch.autocast("cpu", enabled=False):  # the format is that of the forward pass
+            for number, weights in enumerate(kept):
+                part = slice(number * step, (number + 1) * step)
+                grad_weights = batched_product(grad[part], value[part])
+                grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+                grads[0].append(batched_product(grad_scores, key[part].mT))
+                grads[1].append(batched_product(query[part].mT, grad_scores.mT).mT)  # the narrow side first
+                grads[2].append(batched_product(grad[part].mT, weights.mT).mT)
         return (*(torch.cat(parts) for parts in grads), None)
 
 
@@ -104,9 +105,11 @@ def _chunk(query_nqe: Tensor, scores: int) -> int:
     return 1 if query_nqe.dtype == torch.float32 else max(1, CHUNK // scores)
 
 
-def _format(query: Tensor) -> torch.dtype | None:
-    """The number format in which this way is the faster one here; None for none."""
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
-    if dtype is torch.bfloat16:
-        return dtype if bf16_is_native() else None
-    return dtype if dtype is torch.float32 and library() == "onednn" else None
+def _format(query: Tensor) -> torch.dtype:
+    """The number format of the products: autocast's, or the query's."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+
+
+def _is_faster_in(dtype: torch.dtype) -> bool:
+    """Whether this way is the faster one on this processor in a number format."""
+    return bf16_is_native() if dtype is torch.bfloat16 else dtype is torch.float32 and library() == "onednn"

@@ -128,10 +128,11 @@ def best_of_curve(found: Candidate) -> list[dict[str, float]]:
     n = found.rewards_pn.shape[1]
     order_pn = found.rewards_pn.argsort(dim=1, stable=True)
     ordered_pn = found.judged_pn.double().gather(1, order_pn)
-    first_p = found.judged_pn.double().mean(dim=1)
+    one = torch.tensor(best_weights(n, 1), dtype=torch.float64)
     rows = []
     for m in range(1, n + 1):
-        gains_p = ordered_pn @ torch.tensor(best_weights(n, m), dtype=torch.float64) - first_p
+        more = torch.tensor(best_weights(n, m), dtype=torch.float64) - one  # so that one of one gains just 0
+        gains_p = ordered_pn @ more
         error = float(gains_p.std()) / math.sqrt(len(gains_p)) if len(gains_p) > 1 else math.nan
         rows.append({"n": m, "gain": float(gains_p.mean()), "standard_error": error, "kl": kl_bound(m)})
     return rows

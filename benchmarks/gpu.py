@@ -203,6 +203,7 @@ def turn(given: argparse.Namespace) -> dict[str, Any]:
     ours = given.turn.startswith("duihua")
     began = time.perf_counter()
     step, network, work = our_system(given, given.turn == "duihua") if ours else peer_system(given, given.turn)
+    torch.backends.cuda.enable_cudnn_sdp(True)  # for every system alike: all batches have one shape
     for _ in range(NOT_COUNTED):
         step()
     wait(given.device)

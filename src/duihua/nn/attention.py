@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from duihua.nn import whole_attention
 from duihua.nn.embedding import Embedding
+from duihua.nn.fused_attention import fused_attention
 from duihua.nn.kv_cache import KVCache
 from duihua.nn.norms import RMSNorm
 from duihua.nn.positions import rotate
@@ -141,14 +142,6 @@ class CausalSelfAttention(nn.Module):
         if whole_attention.fits(query, key, dropout):
             mixed = whole_attention.attend(query, key, value, plan.mask)
         else:
-            mixed = nn.functional.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                attn_mask=plan.mask,
-                dropout_p=dropout,
-                is_causal=plan.mask is None,
-                enable_gqa=self.heads != self.key_value_heads,
-            )
+            mixed = fused_attention(query, key, value, plan.mask, dropout, causal=plan.mask is None)
         y: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, wanted.shape[1], self.heads * self.head_width))
         return y

@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from duihua.nn.fused_attention import fused_attention
 from duihua.nn.products import Linear
 
 GROWTH = 32
@@ -150,8 +151,6 @@ def _attend(
     """The heads' results side by side, (b, t, h e)."""
     if record is not None:
         record.append(attention_weights(query, key, mask, causal))
-    mixed = nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal
-    )
+    mixed = fused_attention(query, key, value, mask, dropout, causal)
     y: Tensor = mixed.transpose(1, 2).flatten(2)
     return y

@@ -27,6 +27,7 @@ from duihua.files import sha256_json
 from duihua.models.bundle import ModelCard, save_bundle
 from duihua.models.decoder import Decoder, parameter_count
 from duihua.models.work import training_flops
+from duihua.nn.fused_attention import one_shape
 from duihua.stages.configs.pretrain import PretrainConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.dial_plan import World, plan
@@ -130,7 +131,8 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         evaluate=meter,
         facts=workload(context, config.trainer, shape, settings["bytes_per_token"]),
     )
-    trained = trainer.run()
+    with one_shape():
+        trained = trainer.run()
     only_first_goes_on()
     ended = time.monotonic()
     scores = bits_per_byte(network, tokenizer, held_out_documents(sources), config.length, device=context.device)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from duihua.nn.fused_attention import one_shape
 from duihua.nn.products import product
 from duihua.training.config import OptimizerConfig, ScheduleConfig, TrainerConfig
 from duihua.training.precision import compute_dtype
@@ -102,16 +103,17 @@ def measure_steps(
         device=device,
         label="measurement",
     )
-    began = time.perf_counter()
-    trainer.step()
-    if time.perf_counter() - began < 1.0:
+    with one_shape():
+        began = time.perf_counter()
         trainer.step()
-    steps, started = 0, time.perf_counter()
-    while steps == 0 or time.perf_counter() - started < seconds:
-        trainer.step()  # ends with the norm on the host, so that a GPU has finished all but the update
-        steps += 1
-    _wait(device)
-    passed = time.perf_counter() - started
+        if time.perf_counter() - began < 1.0:
+            trainer.step()
+        steps, started = 0, time.perf_counter()
+        while steps == 0 or time.perf_counter() - started < seconds:
+            trainer.step()  # ends with the norm on the host, so that a GPU has finished all but the update
+            steps += 1
+        _wait(device)
+        passed = time.perf_counter() - started
     rate = steps * batch * length / passed
     return Speed(
         "training steps",

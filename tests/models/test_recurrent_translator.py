@@ -171,3 +171,25 @@ def test_what_is_too_long_or_impossible_is_refused() -> None:
         with pytest.raises(ConfigError) as caught:
             small(**wrong)
         assert caught.value.where == next(iter(wrong))
+
+
+@pytest.mark.parametrize("attention", ["none", "general", "additive"])
+def test_where_recurrent_kernels_would_run_in_fp16_they_run_in_fp32(
+    attention: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's under bf16; here the processor's stand in for them."""
+    network = small(cell="lstm", attention=attention)
+    kinds: set[torch.dtype] = set()
+
+    def note(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        kinds.update((output[0].data.dtype, *(part.dtype for part in output[1])))
+
+    for kernels in (network.encoder, network.decoder):
+        kernels.register_forward_hook(note)
+    with torch.autocast("cpu", torch.bfloat16):
+        network(*batch())
+        assert torch.bfloat16 in kinds, "the negative control"
+        kinds.clear()
+        monkeypatch.setattr("duihua.models.recurrent_translator.runs_in_fp16", torch.is_autocast_enabled)
+        found = network(*batch())
+    assert kinds == {torch.float32} and bool(found.isfinite().all())

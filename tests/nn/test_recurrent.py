@@ -176,3 +176,35 @@ def test_parameters_are_as_the_formula_says() -> None:
         layer = RecurrentLayer(cell, 5, 7)
         assert sum(weight.numel() for weight in layer.parameters()) == layer_parameters(cell, 5, 7)
         assert layer_parameters(cell, 5, 7) == sum(p.numel() for p in TORCH[cell](5, 7).parameters())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_where_the_kernels_would_run_in_fp16_they_run_in_fp32(cell: CellKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's under bf16; here the processor's stand in for them."""
+    ours, _ = pair(cell, torch.float32)
+    x = torch.randn(3, 11, 5, generator=torch.Generator().manual_seed(1))
+    exact, _ = ours(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, _ = ours(x)
+        monkeypatch.setattr(recurrent, "runs_in_fp16", torch.is_autocast_enabled)
+        found, after = ours(x.bfloat16(), tuple(part.bfloat16() for part in ours.start(3)))
+        again, _ = ours(x)
+    assert torch.equal(again, exact)
+    assert found.dtype is torch.float32 and {part.dtype for part in after} == {torch.float32}
+    assert cell == "gru" or not torch.equal(
+        rounded.float(), exact
+    )  # the negative control; the GRU's is fp32 here anyway
+
+
+def test_a_gpus_recurrent_kernels_would_run_in_fp16_under_bf16_alone() -> None:
+    assert not recurrent.runs_in_fp16("cuda")
+    torch.set_autocast_enabled("cuda", True)  # what torch.autocast sets, which refuses where no GPU is
+    before = torch.get_autocast_dtype("cuda")
+    try:
+        torch.set_autocast_dtype("cuda", torch.bfloat16)
+        assert recurrent.runs_in_fp16("cuda") and not recurrent.runs_in_fp16("cpu")
+        torch.set_autocast_dtype("cuda", torch.float16)
+        assert not recurrent.runs_in_fp16("cuda"), "fp16 is what was asked for, and it has its loss scale"
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+        torch.set_autocast_dtype("cuda", before)

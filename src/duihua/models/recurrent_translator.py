@@ -9,7 +9,8 @@ models/translator.py, so that the same training, beam search and pictures serve.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,18 @@ from duihua.models.translator import DecodingState, Memory, check_length, moved_
 from duihua.nn.embedding import Embedding
 from duihua.nn.losses import cross_entropy_sum
 from duihua.nn.products import Linear
+from duihua.nn.recurrent import runs_in_fp16
 
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 State = tuple[Tensor, ...]
+
+
+@contextmanager
+def _in_fp32(x: Tensor) -> Iterator[bool]:
+    """Inside, torch's recurrent kernels do not run in fp16 where bf16 was asked for; whether they would have."""
+    changed = runs_in_fp16(x.device.type)
+    with torch.autocast(x.device.type, enabled=False) if changed else nullcontext():
+        yield changed
 
 
 class SourceAttention(nn.Module):
@@ -133,7 +143,8 @@ class RecurrentTranslator(nn.Module):
         packed = nn.utils.rnn.pack_padded_sequence(
             embedded, mask_bs.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False
         )
-        read, last = self.encoder(packed)
+        with _in_fp32(embedded):
+            read, last = self.encoder(packed)
         states_bsd, _ = nn.utils.rnn.pad_packed_sequence(read, batch_first=True, total_length=source_bs.shape[1])
         first = []
         for bridge, part in zip(self.bridges, last if isinstance(last, tuple) else (last,), strict=True):
@@ -211,7 +222,10 @@ class RecurrentTranslator(nn.Module):
 
     def _cells(self, input_bti: Tensor, cell: State) -> tuple[Tensor, State]:
         """The decoder's layers over an input, from a state on."""
-        states, last = self.decoder(input_bti, cell if self.config.cell == "lstm" else cell[0])
+        with _in_fp32(input_bti) as changed:
+            if changed:
+                input_bti, cell = input_bti.float(), tuple(part.float() for part in cell)
+            states, last = self.decoder(input_bti, cell if self.config.cell == "lstm" else cell[0])
         return states, last if isinstance(last, tuple) else (last,)
 
     def _read_out(self, vectors: Tensor) -> Tensor:

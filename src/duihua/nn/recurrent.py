@@ -69,6 +69,15 @@ def gru_step(projected: Tensor, state: State, weight: Tensor, bias: Tensor) -> t
 _STEPS: dict[CellKind, Step] = {"rnn": rnn_step, "lstm": lstm_step, "gru": gru_step}
 
 
+def runs_in_fp16(kind: str) -> bool:
+    """Whether torch's recurrent kernels on such a device would compute in fp16 where bf16 was asked for.
+
+    On a GPU they do: autocast knows fp16 alone for cuDNN's (ATen/cudnn/AutocastRNN.cpp), whose small gradients become zero
+    where no loss scale lifts them. They are called in fp32 then, which cuDNN multiplies as TF32.
+    """
+    return kind == "cuda" and torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) is torch.bfloat16
+
+
 class RecurrentLayer(nn.Module):
     """One layer: (b, t, d) and a state -> (b, t, e) and the new state.
 
@@ -120,6 +129,9 @@ class RecurrentLayer(nn.Module):
         if not fused:
             y_bte, state, _ = self._written_out(x_btd, state, weight, keep_gates=False)
             return y_bte, state
+        if runs_in_fp16(kind := x_btd.device.type):
+            with torch.autocast(kind, enabled=False):
+                return self.forward(x_btd.float(), tuple(part.float() for part in state), recurrent_weight=weight)
         weights = [self.input_weight, weight, self.input_bias, self.recurrent_bias]
         # train says whether there will be a backward pass: cuDNN needs to know, and it drops nothing here
         options = (True, 1, 0.0, torch.is_grad_enabled(), False, True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from duihua.errors import TrainingError
 from duihua.models.config import DecoderConfig
@@ -49,6 +50,18 @@ def test_compiled_blocks_give_the_same_gradients(recomputed: bool) -> None:
     assert len(calls) >= 6, "the compiled blocks were asked"
     other = Decoder(SHAPE).initialise(2)
     assert gap(gradients(other), plain) > 1e-2, "another network is told apart"
+
+
+def test_batches_of_many_sizes_share_one_program() -> None:
+    """One for the first size, one for all others, below and above where oneDNN begins to pay."""
+    torch.compiler.reset()
+    network, made = Decoder(SHAPE).initialise(1), counters["stats"]
+    made.clear()
+    compile_blocks(network, "aot_eager")
+    for rows in (3, 4, 200):
+        gradients(network, IDS[:1].expand(rows, 16))
+    assert made["unique_graphs"] == 2
+    torch.compiler.reset()
 
 
 def test_only_training_goes_through_them_and_no_weight_is_stored_twice() -> None:

@@ -123,7 +123,8 @@ def linear(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None = None) -> Tensor
     """x weight^T + bias with gradients, (..., i) -> (..., o): torch.nn.functional.linear by the library chosen."""
     if pays(x, weight_oi):
         return by_rows(x, lambda rows_ni: _Linear.apply(rows_ni.contiguous(), weight_oi, bias_o))  # type: ignore[no-untyped-call]
-    if x.device.type != "cpu" or x.numel() * weight_oi.shape[0] < SMALLEST:
+    compiled = torch.compiler.is_compiling()
+    if compiled or x.device.type != "cpu" or x.numel() * weight_oi.shape[0] < SMALLEST:
         return nn.functional.linear(x, weight_oi, bias_o)
     return by_rows(x, lambda rows_ni: nn.functional.linear(rows_ni, weight_oi, bias_o))
 
@@ -211,11 +212,11 @@ def batched_product(
 def pays(x: Tensor, weight_oi: Tensor, smallest: int = SMALLEST) -> bool:
     """Whether oneDNN is to multiply these two, where it pays from `smallest` multiplications and additions."""
     return (
-        x.numel() * weight_oi.shape[0] >= smallest
+        not torch.compiler.is_compiling()  # first: a compiler would make a program for each side of the next question
+        and x.numel() * weight_oi.shape[0] >= smallest
         and x.device.type == "cpu"
         and weight_oi.device.type == "cpu"
         and x.dtype == weight_oi.dtype == torch.float32
-        and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
         and library() == "onednn"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -286,6 +287,19 @@ def test_fastest_is_bf16_where_the_processor_multiplies_it_by_itself(monkeypatch
         monkeypatch.setattr("duihua.training.precision.bf16_is_native", lambda native=native: native)
         assert compute_dtype("fastest", "cpu") is expected
         assert compute_dtype("auto", "cpu") is None
+
+
+def test_auto_is_bf16_on_the_gpus_that_have_it_and_not_where_it_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A T4 and a V100 say that they support bf16, and take longer for it than for fp32."""
+    for major, expected in ((9, torch.bfloat16), (8, torch.bfloat16), (7, None)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        properties = SimpleNamespace(major=major)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, properties=properties: properties)
+        monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _: True)
+        assert torch.cuda.is_bf16_supported(), "what a rule without this question would ask"
+        for precision in ("auto", "fastest"):
+            assert compute_dtype(precision, "cuda") is expected
 
 
 def test_in_bf16_the_heads_three_products_are_bf16_and_the_gradients_fp32(monkeypatch: pytest.MonkeyPatch) -> None:

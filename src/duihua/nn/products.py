@@ -83,6 +83,12 @@ def bf16_is_native() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
+def gpu_has_bf16() -> bool:
+    """Whether the GPU multiplies bf16 by itself (Ampere and later). PyTorch says yes for older ones too, which take longer for
+    it than for fp32."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
 def processor_maker() -> str:
     """Who made the processor, as it says itself: GenuineIntel, AuthenticAMD; empty where it cannot be told."""
     try:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from duihua.nn.products import batched_product
+from duihua.nn.products import batched_product, gpu_has_bf16
 
 POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
@@ -31,9 +31,9 @@ def orthogonalise(gradients_kmn: Tensor, steps: int = 5, dtype: torch.dtype | No
     """The nearest semi-orthogonal matrix of each of k matrices (k, m, n) with m <= n, up to a few per cent.
 
     dtype: number format of the products, in which the iterations are stable though they lose digits; None for bf16 on a GPU
-    and fp32 elsewhere. The result has the input's type.
+    that has it and fp32 elsewhere. The result has the input's type.
     """
-    if dtype is None and gradients_kmn.is_cuda:
+    if dtype is None and gradients_kmn.is_cuda and gpu_has_bf16():
         dtype = torch.bfloat16
     x = gradients_kmn / (gradients_kmn.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
     x = x.to(dtype or gradients_kmn.dtype)

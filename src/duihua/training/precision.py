@@ -14,7 +14,7 @@ import contextlib
 
 import torch
 
-from duihua.nn.products import bf16_is_native
+from duihua.nn.products import bf16_is_native, gpu_has_bf16
 from duihua.training.config import TrainerConfig
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,7 +24,7 @@ def compute_dtype(precision: str, device: str | torch.device) -> torch.dtype | N
     """The type of the matrix products for a TrainerConfig.precision on a device; None for fp32, that is, no autocast."""
     if precision in ("auto", "fastest"):
         if torch.device(device).type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
+            return torch.bfloat16 if gpu_has_bf16() else None
         return torch.bfloat16 if precision == "fastest" and bf16_is_native() else None
     return DTYPES.get(precision)
 

@@ -146,6 +146,8 @@ ANSWERS: dict[str, Any] = {
     "empty_cache": None,
     "set_rng_state": None,
     "mem_get_info": (64 * 2**30, 64 * 2**30),
+    "memory_reserved": 0,
+    "memory_allocated": 0,
     "max_memory_reserved": 2**30,
     "max_memory_allocated": 2**30,
     "reset_peak_memory_stats": None,

@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
-from duihua.training.forecast import Forecast
-from duihua.training.memory import forget_peak, own_peak_memory, peak_memory
+from duihua.training.forecast import GIB, Forecast
+from duihua.training.memory import forget_peak, free_memory, own_peak_memory, peak_memory
 
 
 class Clock:
@@ -51,3 +52,15 @@ def test_the_peak_is_that_since_it_was_forgotten() -> None:
     assert peak_memory("cpu") > before - (20 << 20)  # a control: freeing alone forgets nothing
     forget_peak("cpu")
     assert peak_memory("cpu") < before - (100 << 20)
+
+
+def test_what_torch_keeps_of_tensors_that_are_gone_is_free_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring a network for the dial leaves its memory with torch's allocator: there is as much room as before."""
+    held = {"mem_get_info": (24 * GIB, 24 * GIB), "memory_reserved": 0, "memory_allocated": 0}
+    for name in tuple(held):
+        monkeypatch.setattr(torch.cuda, name, lambda _, name=name: held[name])
+    assert free_memory("cuda") == 24 * GIB
+    held |= {"mem_get_info": (9 * GIB, 24 * GIB), "memory_reserved": 15 * GIB, "memory_allocated": 0}
+    assert free_memory("cuda") == 24 * GIB
+    held |= {"memory_allocated": 10 * GIB}  # a control: what is in use is not free
+    assert free_memory("cuda") == 14 * GIB

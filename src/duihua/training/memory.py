@@ -45,6 +45,7 @@ def forget_peak(device: str) -> None:
     if device.startswith("cuda"):
         import torch
 
+        torch.cuda.empty_cache()  # else what was kept of tensors that are gone would count
         torch.cuda.reset_peak_memory_stats(device)
         return
     with contextlib.suppress(OSError):
@@ -61,11 +62,15 @@ def peak_memory(device: str) -> int:
 
 
 def free_memory(device: str) -> int | None:
-    """Bytes that training on this device could still take; None where nobody says."""
+    """Bytes that training on this device could still take; None where nobody says.
+
+    Of a GPU's, what torch keeps of tensors that are gone counts as free: the driver does not know that.
+    """
     if device.startswith("cuda"):
         import torch
 
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + kept)
     return available_memory()
 
 

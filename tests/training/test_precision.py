@@ -332,3 +332,20 @@ def test_in_bf16_the_heads_three_products_are_bf16_and_the_gradients_fp32(monkey
         assert all(
             float((a - b).abs().max()) < allowed * float(b.abs().max()) for a, b in zip(found, exact, strict=True)
         )
+
+
+def test_no_copies_of_sharded_weights_are_kept_through_the_forward_pass(tmp_path: Path) -> None:
+    """In bf16 autocast would keep one of every block, which is what sharding is there to avoid."""
+    trainer = make(tmp_path, "bf16")
+    kept: list[bool] = []
+
+    def noting(network: nn.Module, batch: dict[str, Tensor]) -> LossParts:
+        kept.append(torch.is_autocast_cache_enabled())
+        return language_model_loss(network, batch)
+
+    batches = trainer.batches.next()
+    for sharded in (None, SimpleNamespace(seen={})):
+        trainer._gradients.sharded = sharded  # type: ignore[assignment]
+        kept.clear()
+        trainer._gradients.of_step(batches, noting)
+        assert set(kept) == {sharded is None}

@@ -88,7 +88,7 @@ class Gradients:
                     self.sharded.stand_in(loss)
                 continue
             on_device = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-            with autocast(self.dtype, self.device):
+            with autocast(self.dtype, self.device, keep_copies=self.sharded is None):  # a block's weights go with it
                 parts = loss(self.model, on_device)
             if self.sharded:
                 self.sharded.seen = on_device

@@ -29,9 +29,14 @@ def compute_dtype(precision: str, device: str | torch.device) -> torch.dtype | N
     return DTYPES.get(precision)
 
 
-def autocast(dtype: torch.dtype | None, device: str | torch.device) -> contextlib.AbstractContextManager[object]:
-    """Run matrix products in `dtype`; nothing for None."""
-    return contextlib.nullcontext() if dtype is None else torch.autocast(torch.device(device).type, dtype=dtype)
+def autocast(
+    dtype: torch.dtype | None, device: str | torch.device, keep_copies: bool = True
+) -> contextlib.AbstractContextManager[object]:
+    """Run matrix products in `dtype`; nothing for None. keep_copies: of the weights in that type until the end of the block,
+    for those that multiply more than once."""
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(device).type, dtype=dtype, cache_enabled=keep_copies)
 
 
 def gradient_scaler(

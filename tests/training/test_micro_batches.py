@@ -41,9 +41,16 @@ def test_what_means_out_of_memory() -> None:
             "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
         ),
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 800 bytes."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     ):
         assert is_out_of_memory(error), error
-    for other in (RuntimeError("shape '[3]' is invalid"), TrainingError("out of memory"), ValueError("out of memory")):
+    for other in (
+        RuntimeError("shape '[3]' is invalid"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`"),
+        TrainingError("out of memory"),
+        ValueError("out of memory"),
+    ):
         assert not is_out_of_memory(other), other
 
 

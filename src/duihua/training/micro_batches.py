@@ -23,8 +23,12 @@ from duihua.training.ranks import Ranks
 
 Batch: TypeAlias = dict[str, Tensor]
 
-SAID = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
-"""What torch says on a CPU, where it has no error of its own for this (c10/core/impl/alloc_cpu.cpp)."""
+SAID = (
+    *("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory"),
+    *("cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
+)
+"""What torch says on a CPU, where it has no error of its own for this (c10/core/impl/alloc_cpu.cpp), and what a GPU's libraries
+say, which ask for memory beside torch's allocator."""
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -349,3 +349,14 @@ def test_no_copies_of_sharded_weights_are_kept_through_the_forward_pass(tmp_path
         kept.clear()
         trainer._gradients.of_step(batches, noting)
         assert set(kept) == {sharded is None}
+
+
+def test_a_rank_without_rows_unscales_the_gradients_of_the_others(tmp_path: Path) -> None:
+    trainer = make(tmp_path, "fp16")
+    found = trainer._gradients._accumulate([{}], language_model_loss)
+    assert found.weight == 0.0 and trainer.scaler is not None
+    for weight in trainer.network.parameters():
+        weight.grad = torch.full_like(weight, 2.0)
+    trainer.scaler.unscale_(cast(torch.optim.Optimizer, trainer.optimizer))
+    gradient = next(trainer.network.parameters()).grad
+    assert gradient is not None and torch.equal(gradient, torch.full_like(gradient, 2.0 / trainer.scaler.get_scale()))

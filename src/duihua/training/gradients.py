@@ -80,6 +80,8 @@ class Gradients:
         total, weight, divisor, tokens = 0.0, 0.0, 1.0, 0
         sums: dict[str, tuple[float, float]] = {}
         alone = self.ranks.count == 1
+        if self.scaler is not None:  # it begins with what it first scales: here, for a rank that has no rows
+            self.scaler.scale(torch.zeros((), device=self.device))
         if self.scaler is not None and not alone:  # as below, but the same on all ranks
             divisor = float(max(1, sum(self.ranks.gather(sum(_size(batch) for batch in micro_batches)))))
         for batch in micro_batches:

@@ -26,6 +26,8 @@ LONGEST_STEP = 5.0
 """Seconds; a step that takes longer even at the rate of bare products is not measured."""
 PRODUCT = {False: 1e10, True: 1e13}
 """Operations of one timed product on a CPU and on a GPU: enough for the full rate, some tenths of a second at most."""
+TOGETHER = {False: 1, True: 32}
+"""Products between two looks at the clock: on a GPU one takes some microseconds, as long as waiting for it."""
 Method = Literal["training steps", "matrix products"]
 
 
@@ -142,16 +144,18 @@ def measure_products(
 ) -> Speed:
     """The rate of products (batch x length, width) (width, hidden), as that of whole training: an upper bound."""
     dtype = compute_dtype(precision, device) or torch.float32
-    rows = int(min(batch * length, 8192, max(64, PRODUCT[torch.device(device).type == "cuda"] / (2 * width * hidden))))
+    on_gpu = torch.device(device).type == "cuda"
+    rows = int(min(batch * length, 8192, max(64, PRODUCT[on_gpu] / (2 * width * hidden))))
     left = torch.randn(rows, width, device=device).to(dtype)
     right = torch.randn(width, hidden, device=device).to(dtype)
     product(left, right)
     _wait(device)
     products, started = 0, time.perf_counter()
     while products == 0 or time.perf_counter() - started < seconds:
-        product(left, right)
+        for _ in range(TOGETHER[on_gpu]):
+            product(left, right)
         _wait(device)
-        products += 1
+        products += TOGETHER[on_gpu]
     passed = time.perf_counter() - started
     operations = 2.0 * rows * width * hidden * products / passed
     rate = operations / flops_per_token

@@ -280,6 +280,50 @@ def test_one_token_may_differ_by_more_than_all_of_them(dtype: torch.dtype) -> No
         agreement.check_agreement(torch.tensor([0.0, float("nan")]), torch.zeros(2), dtype, "here")
 
 
+def any_distance(right: float) -> float:
+    return 1e9 * right
+
+
+@pytest.mark.checklist(20)
+@pytest.mark.mutation("any distance from fp32 is called rounding", "duihua.stages.agreement:ALIKE", any_distance)
+def test_beyond_the_bounds_of_bf16_the_sampler_may_be_as_far_from_fp32_as_the_trainer_is(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deep models round more than the bounds allow; a sampler that is too warm is still found."""
+    monkeypatch.setattr(agreement, "AGREEMENT", dict.fromkeys(agreement.AGREEMENT, -1.0))  # always passed
+    monkeypatch.setattr(agreement, "TOKEN_ALIKE", 1e9)  # few tokens here: their mean decides
+    bf16 = torch.bfloat16
+
+    def rolled_out(sampled_at: float, exact: bool = True) -> float:
+        rollout = lab.rollout(lab.config(), dtype=bf16)
+        policy = rollout.network.policy
+        rollout.sampler = engine_sampler(
+            policy, lab.tokenizer, reply_tokens=8, temperature=sampled_at, slots=32, dtype=bf16
+        )
+        if not exact:
+            monkeypatch.setattr(rollout, "_read_in_fp32", None)
+        rollout.next()
+        return float(rollout.buffer["rollout"][ROLLOUT_METRICS.index("sampler_difference")])
+
+    assert rolled_out(1.0) < 0.05
+    with pytest.raises(TrainingError, match=r"from fp32 they are .* away on average"):
+        rolled_out(1.1)
+    with pytest.raises(TrainingError, match=r"more than -1\.0\. The replies"):
+        rolled_out(1.0, exact=False)
+
+
+@pytest.mark.checklist(20)
+def test_fp32_has_no_second_reading_to_be_excused_by() -> None:
+    def asked() -> torch.Tensor:
+        raise AssertionError("was asked for")
+
+    with pytest.raises(TrainingError, match="disagree"):
+        agreement.check_agreement(torch.full((300,), 0.1), torch.zeros(300), None, "here", asked)
+    worst = torch.tensor([0.0, 0.5, 0.0])  # the mean alone would let it pass
+    with pytest.raises(TrainingError, match="on a token's"):
+        agreement.check_agreement(worst, torch.full((3,), 0.15), torch.bfloat16, "here", lambda: torch.zeros(3))
+
+
 @pytest.mark.checklist(20)
 def test_sampler_and_trainer_agree_in_bf16_to_its_rounding(lab: Any) -> None:
     config, policy = lab.config(), lab.decoder()

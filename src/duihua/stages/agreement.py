@@ -2,9 +2,15 @@
 
 Why it stops a training: a sampler with a cache, batched, and a trainer with packed rows are two programs for one function.
 Where they differ by more than rounding, every ratio of PPO is wrong, and nothing else in the log shows it.
+
+How large rounding is depends on the format, and in a short one on the network too: its depth, its logits. So where the bounds
+for a short format are passed, the same tokens are read once more in fp32: the sampler may be about as far from that as the
+trainer is.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -30,12 +36,26 @@ bounds are 6, 3 and 3 times the largest of these. The quickstart's model at a te
 at 1.003 in fp16 by 0.0065, at 1.01 and 1.03 in bf16 by 0.023 and 0.065; a flat random model, whose tokens a temperature moves
 least, by a tenth of that."""
 
+ALIKE, TOKEN_ALIKE = 1.3, 2.0
+"""How many times as far from fp32 as the trainer's reading the sampler's may be: on average, and at its worst token.
 
-def check_agreement(sampled_n: Tensor, trained_n: Tensor, dtype: torch.dtype | None, where: str) -> float:
-    """The largest difference of two readings of the same n tokens in nats; TrainingError if it or the mean is too large. dtype:
-    of the forward passes, None for fp32.
+Measured with ten random models (2 to 12 layers, logits of 1 to 24) in bf16 and fp16, 768 tokens each: right samplers 0.92 to
+1.06 and 0.63 to 1.30 times. With 12 layers those differ from the trainer by 0.03 a token in bf16, which passes the bounds
+above. Samplers 3 % too warm are 1.02 to 38 times as far off, under 1.3 where rounding alone is 0.03: more than that no
+comparison in bf16 can tell."""
 
-    One token's worth of rounding is left out of the mean: of few tokens, a single one would decide it."""
+
+def check_agreement(
+    sampled_n: Tensor,
+    trained_n: Tensor,
+    dtype: torch.dtype | None,
+    where: str,
+    in_fp32: Callable[[], Tensor] | None = None,
+) -> float:
+    """The largest difference of two readings of the same n tokens in nats; TrainingError if it or the mean is too large.
+
+    dtype: of the forward passes, None for fp32. in_fp32: reads them once more in fp32, asked where a shorter format's bounds
+    are passed. One token's worth of rounding is left out of the mean: of few tokens, a single one would decide it."""
     differences_n = (sampled_n - trained_n).abs()
     largest, mean = float(differences_n.max()), float(differences_n.mean())
     most = AGREEMENT[dtype or torch.float32]
@@ -46,6 +66,12 @@ def check_agreement(sampled_n: Tensor, trained_n: Tensor, dtype: torch.dtype | N
         found = f"the tokens' log-probabilities by {mean:.4g} on average, more than {most_mean:.4g}"
     else:
         return largest
+    if in_fp32 is not None and dtype not in (None, torch.float32):
+        exact_n = in_fp32()
+        ours_n, theirs_n = (sampled_n - exact_n).abs(), (trained_n - exact_n).abs()
+        if ours_n.mean() <= ALIKE * theirs_n.mean() and ours_n.max() <= TOKEN_ALIKE * theirs_n.max():
+            return largest
+        found += f"; from fp32 they are {float(ours_n.mean()):.4g} and {float(theirs_n.mean()):.4g} away on average"
     raise TrainingError(
         f"sampler and trainer disagree on {found}",
         where=where,

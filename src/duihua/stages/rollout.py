@@ -13,7 +13,7 @@ stops. One rollout is: Ouyang et al. 2022, section 3.5; Huang et al. 2024, detai
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -205,7 +205,9 @@ class Rollout:
         judged = self._judge(prompts, replies)
         sampled = torch.tensor([value for reply in replies for value in reply.logprobs])
         trained = judged.logprobs_nr[self.buffer["reply_mask"]]
-        difference = check_agreement(sampled, trained, self.dtype, f"{self.stage}, rollout {self.iteration}")
+        difference = check_agreement(
+            sampled, trained, self.dtype, f"{self.stage}, rollout {self.iteration}", self._read_in_fp32
+        )
         self._learn_from(prompts, replies, judged, difference)
         self.iteration += 1
         self.cursor = 0
@@ -213,25 +215,36 @@ class Rollout:
     def _judge(self, prompts: Sequence[Prompt], replies: Sequence[Reply]) -> Judged:
         """What policy, critic, reference and reward model say of the replies, in the first update's micro-batches; each
         rank reads the rows that it will learn from, and all know all in the end."""
-        mask = self.buffer["reply_mask"]
-        columns = [torch.zeros(mask.shape) for _ in range(4)]
-        device = self.network.policy.embedding.weight.device
-        for update in self._minibatches(self.iteration, 0):
-            for whole in update:
-                rows = whole[self.ranks.number :: self.ranks.count]
-                if not len(rows):
-                    continue
-                batch = ReplyBatch(*(tensor.to(device) for tensor in self._packed(rows)))
-                with self._autocast(device.type):
-                    readings = self.network(batch, self.config.temperature, entropy=True)
-                    reference_br = reply_log_probabilities(self.reference, batch, self.config.temperature)
-                of_policy = (readings.logprobs, reference_br, readings.values, readings.entropies)
-                for column, found in zip(columns, of_policy, strict=True):
-                    column[rows] = found.cpu()
+        columns = [torch.zeros(self.buffer["reply_mask"].shape) for _ in range(4)]
+        for rows, batch in self._own_batches():
+            with self._autocast(batch.token_ids_bt.device.type):
+                readings = self.network(batch, self.config.temperature, entropy=True)
+                reference_br = reply_log_probabilities(self.reference, batch, self.config.temperature)
+            of_policy = (readings.logprobs, reference_br, readings.values, readings.entropies)
+            for column, found in zip(columns, of_policy, strict=True):
+                column[rows] = found.cpu()
         self.ranks.add_all(columns)  # each row stands on one rank and is zero on the others
         scores = self.scorer(prompts, replies).float().cpu()
         gold = None if self.gold is None else self.gold(prompts, replies).float().cpu()
         return Judged(columns[0], columns[1], columns[2], columns[3], scores, gold)
+
+    def _read_in_fp32(self) -> Tensor:
+        """The policy's log-probabilities of the rollout's tokens without autocast."""
+        mask = self.buffer["reply_mask"]
+        column = torch.zeros(mask.shape)
+        for rows, batch in self._own_batches():
+            column[rows] = reply_log_probabilities(self.network.policy, batch, self.config.temperature).cpu()
+        self.ranks.add_all([column])
+        return column[mask]
+
+    def _own_batches(self) -> Iterator[tuple[Tensor, ReplyBatch]]:
+        """The first update's micro-batches, with the numbers of their rows: of each the rows that this rank learns from."""
+        device = self.network.policy.embedding.weight.device
+        for update in self._minibatches(self.iteration, 0):
+            for whole in update:
+                rows = whole[self.ranks.number :: self.ranks.count]
+                if len(rows):
+                    yield rows, ReplyBatch(*(tensor.to(device) for tensor in self._packed(rows)))
 
     def _autocast(self, device_type: str) -> contextlib.AbstractContextManager[object]:
         return torch.autocast(device_type, dtype=self.dtype) if self.dtype else contextlib.nullcontext()

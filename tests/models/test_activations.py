@@ -15,6 +15,8 @@ from duihua.models.decoder import Decoder
 from duihua.models.heads import ScoredDecoder
 from duihua.models.imagined import build_imagined
 from duihua.models.presets import preset
+from duihua.nn import whole_attention
+from duihua.nn.products import products_by
 
 SIZE: dict[str, Any] = {
     "vocabulary_size": 90,
@@ -55,6 +57,20 @@ def test_the_count_equals_what_autograd_keeps(name: str, dtype: torch.dtype | No
     assert found == really_kept(network, 3, 20, dtype)
     assert found != really_kept(network, 3, 21, dtype)
     assert count_activations(build_imagined(network.config), 3, 20, dtype).plain == found
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_on_a_gpu_no_scores_are_kept_whatever_the_processor_does(
+    dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Decoder(DecoderConfig(**SIZE))
+    fused = count_activations(network, 2, 64, dtype, "cuda")
+    monkeypatch.setattr(whole_attention, "fits", lambda *_: True)
+    assert count_activations(network, 2, 64, dtype).plain > fused.plain  # a processor that keeps them
+    monkeypatch.undo()
+    with products_by("torch"):
+        assert count_activations(network, 2, 64).plain == count_activations(network, 2, 64, None, "cuda").plain
+    assert fused.loss == 4 * (2 * 64 * 32 + 90 * 32 + 2 * 2 * 64 * 90)
 
 
 def test_it_grows_with_the_batch_and_checkpointing_keeps_one_block_and_what_enters_the_others() -> None:

@@ -20,7 +20,7 @@ from duihua.models.config import DecoderConfig
 from duihua.stages import STAGES, dial_plan
 from duihua.stages.configs.pretrain import PretrainConfig
 from duihua.stages.context import StageContext, StageResult
-from duihua.stages.dial_plan import PLAN_FILE, Plan, World, read_plan, why_silent
+from duihua.stages.dial_plan import PLAN_FILE, Plan, World, compiled_as_measured, read_plan, why_silent
 from duihua.stages.execution import execute
 from duihua.stages.prediction import outcome
 from duihua.stages.pretrain import language_model_loss
@@ -197,6 +197,20 @@ def test_what_is_measured_is_what_will_run(
     monkeypatch.setattr(Trainer, "step", step)
     run(dataclasses.replace(ASKED, mask_documents=masked), tmp_path / "run", tokenizer)
     assert seen == {(label, language_model_loss, masked) for label in ("measurement", "pretrain")}
+
+
+@pytest.mark.parametrize(
+    ("steps", "triton", "expected"), [(999, True, "blocks"), (1000, True, "auto"), (999, False, "auto")]
+)
+def test_a_short_training_on_a_gpu_is_compiled_as_its_measurement_was(
+    steps: int, triton: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("duihua.training.compilation.importlib.util.find_spec", lambda _: object() if triton else None)
+    config = dataclasses.replace(ASKED, size=None, tokens=None, steps=steps)
+    assert compiled_as_measured(config, "cuda").trainer.compile == expected
+    assert compiled_as_measured(config, "cpu") == config
+    off = dataclasses.replace(config, trainer=TrainerConfig(compile="off"))
+    assert compiled_as_measured(off, "cuda") == off
 
 
 def test_a_step_is_cut_until_it_fits_and_refused_where_none_does(

@@ -253,7 +253,8 @@ def test_a_temperature_too_small_for_one_token_to_show_stops_the_run_by_the_mean
         rollout.next()
         return float(rollout.buffer["rollout"][ROLLOUT_METRICS.index("sampler_difference")])
 
-    assert rolled_out(1.0) < agreement.AGREEMENT[dtype or torch.float32] / 40
+    rounding = 0.025 if dtype else 5e-6  # of bf16 without AVX-512; with it a tenth of that
+    assert rolled_out(1.0) < 1.2 * rounding
     with pytest.raises(TrainingError, match=r"disagree on the tokens' .* on average"):
         rolled_out(temperature)
     monkeypatch.setattr(agreement, "MEAN_AGREEMENT", dict.fromkeys(agreement.MEAN_AGREEMENT, 1e9))

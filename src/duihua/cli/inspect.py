@@ -93,7 +93,7 @@ def inspect_model(arguments: argparse.Namespace) -> dict[str, Any]:
     layers = trace(network, batch, time)
     flops = count_flops(network, layers, batch, time)
     dtype = compute_dtype(arguments.precision, arguments.device)
-    kept = count_activations(network, batch, time, dtype)
+    kept = count_activations(network, batch, time, dtype, arguments.device)
     weights, trained = (
         4 * sum(weight.numel() for weight in network.parameters() if not trainable or weight.requires_grad)
         for trainable in (False, True)

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from duihua import console
 from duihua.config import build, to_mapping
 from duihua.data.loaders import StreamedBatches
@@ -37,12 +39,13 @@ from duihua.stages.dial import derived_settings, tokens_of
 from duihua.stages.dial_choice import Measured, choose
 from duihua.stages.first_weights import bigrams_of
 from duihua.text.tokenizer import Tokenizer
+from duihua.training.compilation import compiles
 from duihua.training.memory import forget_peak, free_memory, peak_memory
 from duihua.training.optimizers import state_bytes
 from duihua.training.precision import compute_dtype
 from duihua.training.ranks import current
 from duihua.training.scaling_law import Law, stored_law
-from duihua.training.speed import LONGEST_STEP, measure_products, measure_steps
+from duihua.training.speed import ENDLESS, LONGEST_STEP, measure_products, measure_steps
 from duihua.training.trainer import Loss
 
 PLAN_FILE = "dial.json"
@@ -202,7 +205,7 @@ class World:
         weights += state_bytes(network, self.config.optimizer)
         dtype, pieces = compute_dtype(self.config.trainer.precision, self.context.device), 1
         while True:
-            kept = count_activations(network, max(1, rows // pieces), shape.context, dtype)
+            kept = count_activations(network, max(1, rows // pieces), shape.context, dtype, self.context.device)
             activations = kept.checkpointed if self.config.trainer.gradient_checkpointing else kept.plain
             needed = weights + activations + kept.loss
             if needed <= MOST_ROOM * room:
@@ -243,6 +246,7 @@ def plan(config: PretrainConfig, context: StageContext, world: World, started: f
         world.pieces,
         lambda: time.monotonic() - started,
     )
+    choice = replace(choice, config=compiled_as_measured(choice.config, context.device))
     shape = choice.config.shape.decoder(world.tokenizer.vocabulary_size, choice.config.length)
     silent = why_silent(law, choice.config, shape)
     expected = law.expect(multiplying_weights(shape), tokens_of(choice.config))
@@ -260,6 +264,16 @@ def plan(config: PretrainConfig, context: StageContext, world: World, started: f
     )
     write_json(path, made.to_mapping())
     return made
+
+
+def compiled_as_measured(config: PretrainConfig, device: str) -> PretrainConfig:
+    """`config`, its blocks compiled where those that were measured were: `auto` goes by the number of steps, which nobody knew
+    then."""
+    trainer, place = config.trainer, torch.device(device)
+    measured = compiles(trainer, place, ENDLESS)
+    if compiles(trainer, place, config.steps) == measured:
+        return config
+    return replace(config, trainer=replace(trainer, compile="blocks" if measured else "off"))
 
 
 def read_plan(path: Path) -> Plan | None:

@@ -26,6 +26,8 @@ LONGEST_STEP = 5.0
 """Seconds; a step that takes longer even at the rate of bare products is not measured."""
 PRODUCT = {False: 1e10, True: 1e13}
 """Operations of one timed product on a CPU and on a GPU: enough for the full rate, some tenths of a second at most."""
+ENDLESS = 1_000_000
+"""Steps of the training that is measured, whose end is never reached."""
 TOGETHER = {False: 1, True: 32}
 """Products between two looks at the clock: on a GPU one takes some microseconds, as long as waiting for it."""
 Method = Literal["training steps", "matrix products"]
@@ -97,7 +99,7 @@ def measure_steps(
         network,
         loss,
         batches or RandomTokens(vocabulary_size, batch, length),
-        steps=1_000_000,
+        steps=ENDLESS,
         optimizer=optimizer,
         schedule=ScheduleConfig(kind="constant", warmup_steps=1000),
         config=config,

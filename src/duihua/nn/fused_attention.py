@@ -2,10 +2,10 @@
 
 Why not PyTorch's choice alone, which is right everywhere and slow in two places that a processor does not show:
 
-- On an H100, an H200 or a B200 it asks cuDNN first (sdp_utils.cpp, `check_prefer_cudnn_attention`), which builds a program for
-  every shape that it has not seen: on a B200 0.4 seconds, and 0.6 for its gradient (modelscope/FunASR, issue 3704). A reply
-  that grows by a token is a new shape at each, and so is a batch of conversations. So cuDNN is left out, but where all
-  batches have one shape.
+- On a B200, and by some versions on an H100 or H200, it asks cuDNN first (sdp_utils.cpp, `check_prefer_cudnn_attention`),
+  which builds a program for every shape that it has not seen: on a B200 others measured 0.44 seconds, and 0.55 for its
+  gradient (modelscope/FunASR, issue 3704). A reply that grows by a token is a new shape at each, and so is a batch of
+  conversations. So cuDNN is left out for the whole process, but where all batches have one shape.
 - Heads in groups that share keys are known to the flash kernel, which takes neither masks nor fp32, and not to the one that
   takes both: there the plain way is left, which holds all scores. So keys and values are repeated for that one.
 

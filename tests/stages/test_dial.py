@@ -29,17 +29,17 @@ LAW = Law(Curve(0.6, 0.35, 0.3, 1.0, 0.3), (), 0.01, {})
 
 class Machine:
     """A machine of so many operations a second that scores in `scoring` seconds; `timed` are the settings that it was asked
-    about."""
+    about. looking: seconds of each step that evaluations take."""
 
-    def __init__(self, operations: float, scoring: float = 5.0) -> None:
-        self.operations, self.scoring = operations, scoring
+    def __init__(self, operations: float, scoring: float = 5.0, looking: float = 0.0) -> None:
+        self.operations, self.scoring, self.looking = operations, scoring, looking
         self.timed: list[PretrainConfig] = []
 
     def __call__(self, config: PretrainConfig) -> Measured:
         self.timed.append(config)
         step = config.rows * config.micro_batches * config.length
         seconds = training_flops(config.shape.decoder(8192, config.length), step) / self.operations
-        return Measured(seconds, step, 5, self.scoring, 10**9)
+        return Measured(seconds, step, 5, self.scoring, 10**9, looking_seconds=self.looking)
 
 
 def test_size_four_on_the_quickstarts_tokens_is_the_quickstart() -> None:
@@ -178,6 +178,16 @@ def test_minutes_hold_loading_training_and_scoring() -> None:
     for minutes, size in ((0.6, 4), (0.6, None), (0.84, 4)):  # nothing is left; nothing is left; too few updates are
         with pytest.raises(ConfigError, match=rf"{minutes} minutes are too short: .* scoring take about 1\.0"):
             choose(PretrainConfig(size=size, minutes=minutes), LAW, 8192, machine, spent=lambda: 30.0)
+
+
+def test_minutes_hold_the_evaluations_during_training_too() -> None:
+    machine = Machine(1e11, scoring=0.0, looking=0.5)
+    found = choose(PretrainConfig(size=4, minutes=10), LAW, 8192, machine)
+    step = found.measured.step_seconds + 0.5
+    assert found.config.steps * step == pytest.approx(600, abs=2 * step)
+    blind = choose(PretrainConfig(size=4, minutes=10), LAW, 8192, Machine(1e11, scoring=0.0))
+    assert blind.config.steps * step > 600 + 2 * step  # without them counted it would take longer than was asked
+    assert found.measured.tokens_per_second == blind.measured.tokens_per_second
 
 
 def test_tokens_and_operations_are_met_to_a_step() -> None:

@@ -213,6 +213,19 @@ def test_a_short_training_on_a_gpu_is_compiled_as_its_measurement_was(
     assert compiled_as_measured(off, "cuda") == off
 
 
+def test_evaluations_during_training_are_asked_of_the_training_and_not_of_the_measurement(
+    tmp_path: Path, tokenizer: Path, dialled: tuple[Path, dict[str, Any], str]
+) -> None:
+    looked = dataclasses.replace(ASKED.trainer, evaluate_every=4, keep_best="heldout_loss", end_with="best")
+    run(dataclasses.replace(ASKED, trainer=looked), tmp_path / "run", tokenizer)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["step"] for row in rows if "heldout_loss" in row] == [4, 8]
+    plan, blind = read_plan(tmp_path / "run" / PLAN_FILE), read_plan(dialled[0] / PLAN_FILE)
+    assert plan is not None and blind is not None
+    assert blind.measured.looking_seconds == 0.0 < plan.measured.looking_seconds
+    assert plan.training_seconds == pytest.approx(8 * (plan.measured.step_seconds + plan.measured.looking_seconds))
+
+
 def test_a_step_is_cut_until_it_fits_and_refused_where_none_does(
     tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ LEAST_STEPS = 20
 class Measured:
     """What was measured of a shape on this machine. step_seconds: of one update of `step_tokens` tokens; steps: updates timed.
     evaluation_seconds: of scoring the held-out text. memory_bytes: the most that was held meanwhile. start_seconds: of making
-    the first weights."""
+    the first weights. looking_seconds: a step's share of the evaluations during training (trainer.evaluate_every)."""
 
     step_seconds: float
     step_tokens: int
@@ -39,10 +39,21 @@ class Measured:
     evaluation_seconds: float
     memory_bytes: int
     start_seconds: float = 0.0
+    looking_seconds: float = 0.0
 
     @property
     def tokens_per_second(self) -> float:
         return self.step_tokens / self.step_seconds
+
+    @property
+    def whole_step_seconds(self) -> float:
+        """Of an update and its share of the evaluations."""
+        return self.step_seconds + self.looking_seconds
+
+    @property
+    def pace(self) -> float:
+        """Tokens a second, the evaluations counted."""
+        return self.step_tokens / self.whole_step_seconds
 
 
 @dataclass(frozen=True)
@@ -96,9 +107,9 @@ def choose(
         def speed() -> float:
             assert near is not None
             if size in known:
-                return known[size].tokens_per_second
+                return known[size].pace
             like = decoder_of(config, next(other for other in known if known[other] is near), vocabulary_size)
-            return near.tokens_per_second * training_flops(like, 1) / training_flops(shape, 1)
+            return near.pace * training_flops(like, 1) / training_flops(shape, 1)
 
         left = seconds - spent() - (near.evaluation_seconds + near.start_seconds if near else 0.0)
         if near is not None and left <= 0:
@@ -106,7 +117,7 @@ def choose(
         return horizon_of(config, shape, left, speed)
 
     def too_short(size: int, near: Measured) -> ConfigError:
-        needed = spent() + near.start_seconds + near.evaluation_seconds + LEAST_STEPS * near.step_seconds
+        needed = spent() + near.start_seconds + near.evaluation_seconds + LEAST_STEPS * near.whole_step_seconds
         return ConfigError(
             f"{config.minutes:g} minutes are too short: loading, measuring, {LEAST_STEPS} updates of size {size} and scoring "
             f"take about {needed / 60:.1f}",

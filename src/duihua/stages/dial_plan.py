@@ -80,7 +80,7 @@ class Plan:
 
     @property
     def training_seconds(self) -> float:
-        return self.config.steps * self.measured.step_seconds
+        return self.config.steps * self.measured.whole_step_seconds
 
     @property
     def seconds(self) -> float:
@@ -115,13 +115,14 @@ class World:
         self.config, self.context, self.tokenizer, self.loss = config, context, tokenizer, loss
         self.shards, self.repeats = shards, repeats
         self._first: list[Document] = []
-        self._heldout_bytes = self._first_bytes = 0
+        self._heldout_bytes = self._first_bytes = self._heldout_count = 0
         self.counted: Bigrams | None = None
         """Once a start from bigrams was measured, what was counted for it."""
         self._start_seconds = 0.0
         for document in heldout:
             size = len(document.text.encode("utf-8"))
             self._heldout_bytes += size
+            self._heldout_count += 1
             if self._first_bytes < SCORED_BYTES:
                 self._first.append(document)
                 self._first_bytes += size
@@ -163,18 +164,22 @@ class World:
             rows * micro_batches,
             settings.length,
             work,
-            config=replace(settings.trainer, keep_best="", end_with="last"),
+            config=replace(settings.trainer, evaluate_every=0, keep_best="", end_with="last"),
             optimizer=settings.optimizer,
             device=device,
             seconds=self.seconds,
             batches=batches,
         )
         evaluation = self._evaluation_seconds(network, settings.length)
+        every = settings.trainer.evaluate_every
+        looking = evaluation * self._share_looked_at(settings.heldout_documents) / every if every else 0.0
         memory = peak_memory(device)
         del network
         gc.collect()
         step_tokens = settings.rows * settings.micro_batches * settings.length
-        return Measured(step_tokens / speed.tokens_per_second, step_tokens, speed.steps, evaluation, memory, first)
+        return Measured(
+            step_tokens / speed.tokens_per_second, step_tokens, speed.steps, evaluation, memory, first, looking
+        )
 
     def _seconds_to_start(self, network: Decoder, settings: PretrainConfig) -> float:
         """Of making the first weights of what has been counted; measured once, other shapes take much the same."""
@@ -194,6 +199,10 @@ class World:
         started = time.perf_counter()
         bits_per_byte(network, self.tokenizer, self._first, length, device=self.context.device)
         return (time.perf_counter() - started) * self._heldout_bytes / self._first_bytes
+
+    def _share_looked_at(self, documents: int) -> float:
+        """Of the held-out documents, by count: those that an evaluation during training reads are drawn by a hash."""
+        return min(1.0, documents / self._heldout_count) if self._heldout_count else 0.0
 
     def pieces(self, shape: DecoderConfig, rows: int) -> int:
         """Micro-batches into which a step of `rows` must be cut, to fit into the memory. ConfigError where none does."""

@@ -13,6 +13,7 @@ from duihua.cli import data_known
 from duihua.cli.data import main
 from duihua.data import archives
 from duihua.data.archives import Archive
+from duihua.data.records import Document, is_held_out
 from duihua.data.source import KNOWN_SOURCES
 from duihua.data.starter import base
 from duihua.errors import ConfigError, DataError
@@ -189,3 +190,13 @@ def test_check_says_that_nothing_is_held_out(home: Path, tmp_path: Path, capsys:
     assert "no record is held out" in capsys.readouterr().err
     main(["check", str(few), "--held-out", str(other)])
     assert capsys.readouterr().err == ""
+
+
+def test_check_says_that_nothing_is_left_to_train_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = (" ".join(f"word {n}" for n in range(count)) for count in range(1, 500))
+    path = tmp_path / "a.txt"
+    path.write_text(next(text for text in texts if is_held_out(Document(text, "a", "en"))))
+    assert main(["check", str(path)]) == 1
+    said = capsys.readouterr().out
+    assert "0 usable records to train on, 1 held out" in said and "every record is held out" in said
+    assert "Add records" in said and "Nothing wrong" not in said

@@ -47,6 +47,19 @@ def test_verdict_by_the_held_out_loss(tmp_path: Path, value: float, status: str,
     assert f'lang="en">{start}' in verdict.text
 
 
+def test_where_nothing_is_held_out_nothing_is_said_of_the_loss(tmp_path: Path) -> None:
+    run = change(build_fake_run(tmp_path), "pretrain", heldout_bytes=0)
+    path = run / "pretrain" / "result.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    bits = stored["metrics"].pop("bits_per_byte")
+    path.write_text(json.dumps(stored), encoding="utf-8")
+    verdict = loss_verdict(read_run(run))
+    assert verdict is not None and verdict.status == "watch"
+    assert TEXTS["normal.unmeasured"].zh in verdict.text
+    diverged = loss_verdict(read_run(change(run, "pretrain", heldout_bytes=9, bits_per_byte=bits | {"all": None})))
+    assert diverged is not None and TEXTS["normal.unmeasured"].zh not in diverged.text
+
+
 def test_without_a_stated_range_there_is_no_yes(tmp_path: Path) -> None:
     verdict = loss_verdict(read_run(build_fake_run(tmp_path, expected=False)))
     assert verdict is not None

@@ -10,6 +10,7 @@ from typing import Any
 from duihua import console
 from duihua.cli.data_reading import say_left_out, source_config
 from duihua.data.home import data_directory
+from duihua.data.records import ADD_RECORDS, ALL_HELD_OUT, NONE_HELD_OUT
 from duihua.data.source import KNOWN_SOURCES, open_source
 
 
@@ -51,11 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if report.labels:
         console.say("labels: " + ", ".join(f"{name} {n:,}" for name, n in report.labels.most_common()))
-    if report.records["train"] and not report.records["heldout"] and source.name not in KNOWN_SOURCES:
-        console.warn(
-            f"{report.source}: no record is held out, so nothing would be measured on unseen ones; name a file of such records "
-            "in the source's `heldout:` (here --held-out), or add records"
-        )
+    counts = report.records
+    if counts["train"] and not counts["heldout"] and source.name not in KNOWN_SOURCES:
+        console.warn(f"{report.source}: {NONE_HELD_OUT}, so nothing would be measured on unseen ones. {ADD_RECORDS}")
     say_left_out(report.left_out.to_mapping())
     for reason, count in report.problems.most_common():
         console.say(f"\n{reason}: {count:,}")
@@ -65,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
             console.say(f"  ... {count - len(report.examples[reason]):,} more")
         if reason == NOT_UTF8:
             console.say(f"  {TO_UTF8}.")
+        if reason == ALL_HELD_OUT:
+            console.say(f"  {ADD_RECORDS}.")
     if report.clean:
         console.say("Nothing wrong was found.")
     return 0 if report.clean else 1

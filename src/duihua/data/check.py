@@ -18,6 +18,7 @@ from duihua.data.near_duplicates import DuplicateIndex
 from duihua.data.parallel.groups import side_keys
 from duihua.data.parallel.own_files import ParallelApart, ParallelFiles
 from duihua.data.records import (
+    ALL_HELD_OUT,
     Choice,
     Conversation,
     Document,
@@ -178,6 +179,8 @@ def check(
                 report.add(Problem(EXACT if repeated[1] else NEAR, place, f"{kind} {first_place}"))
     if report.clean and not report.records.total():
         report.add(Problem(EMPTY, source.name))
+    if report.records["heldout"] and not report.records["train"]:
+        report.add(Problem(ALL_HELD_OUT, source.name))
     return report
 
 

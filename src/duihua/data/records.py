@@ -26,6 +26,11 @@ SYSTEM, USER, ASSISTANT, TOOL = "system", "user", "assistant", "tool"
 ROLES = (SYSTEM, USER, ASSISTANT, TOOL)
 HELD_OUT_SHARE = 0.05
 """Share of a source's records that training never sees, where the source has no split of its own."""
+NONE_HELD_OUT = "no record is held out"
+ALL_HELD_OUT = "every record is held out, and none is left to train on"
+ADD_RECORDS = (
+    "Add records (a long text is cut into several), or name a file of held-out ones in the source's `heldout:`"
+)
 
 
 class Message(TypedDict):

@@ -128,6 +128,12 @@ TEXTS: dict[str, Text] = {
         "with that of runs under the same tokenizer.",
         "无法判断：分词器改动了部分留出文本，因此没有每字节比特数。请与使用同一分词器的运行比较困惑度。",
     ),
+    "normal.unmeasured": Text(
+        "Cannot be said: nothing of the training text is held out, so the model was not measured on text that it has not seen. "
+        "Add records, or name a file of held-out ones in the source's heldout.",
+        "无法判断：训练文本没有留出任何部分，因此没有在模型未见过的文本上测量。"
+        "请增加记录，或在来源的 heldout 中指定一个留出文件。",
+    ),
     "normal.broken": Text(
         "No. The held-out loss is not a number: training diverged. Lower the learning rate, or look for broken data.",
         "不正常。留出损失不是一个数：训练已经发散。请降低学习率，或检查数据是否损坏。",

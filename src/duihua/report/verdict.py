@@ -39,6 +39,8 @@ def loss_verdict(record: RunRecord) -> Check | None:
     if not record.result("pretrain"):
         return translation_verdict(record)
     value = finite(stated)
+    if value is None and record.result("pretrain").get("heldout_bytes") == 0:
+        return Check("watch", t("normal.unmeasured"))
     if value is None:
         altered = stated is None and finite(dig(record.result("pretrain"), "perplexity.all")) is not None
         return Check("watch", t("normal.altered")) if altered else Check("bad", t("normal.broken"))

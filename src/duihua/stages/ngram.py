@@ -55,7 +55,9 @@ def run(config: NGramConfig, context: StageContext) -> StageResult:
     tokens = sum(map(len, sequences))
     if not tokens:
         raise DataError(
-            "the sources hold no text", where="ngram.sources", remedy="Look at them with `duihua data check`"
+            "the sources hold no text to train on",
+            where="ngram.sources",
+            remedy="Look at them with `duihua data check`",
         )
     console.say(f"ngram: {tokens:,} tokens of {vocabulary.vocabulary_size:,} kinds, order {config.order}")
     heldout = [document for document in documents(sources, "heldout") if document.text]

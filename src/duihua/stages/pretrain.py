@@ -18,7 +18,7 @@ from torch import nn
 
 from duihua import console
 from duihua.data.loaders import StreamedBatches
-from duihua.data.records import Document
+from duihua.data.records import ADD_RECORDS, ALL_HELD_OUT, NONE_HELD_OUT, Document
 from duihua.data.shards import Shard, cached_shard
 from duihua.data.source import Source, SourceConfig, open_source, refuse_as_text
 from duihua.errors import DataError
@@ -120,6 +120,8 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
     )
     few = few_documents(held_out_documents(opened()), config.heldout_documents if config.trainer.evaluate_every else 0)
     meter = TextMeter(network, tokenizer, few, config.length, context.device) if few else None
+    if not few:
+        console.warn(f"pretrain: {NONE_HELD_OUT}, so bits per byte will not be measured. {ADD_RECORDS}")
     trainer = stage_trainer(
         "pretrain",
         config,
@@ -135,7 +137,11 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         trained = trainer.run()
     only_first_goes_on()
     ended = time.monotonic()
-    scores = bits_per_byte(network, tokenizer, held_out_documents(sources), config.length, device=context.device)
+    held_out = held_out_documents(sources)  # to be read to its end: what is left out is counted on the way
+    scores = bits_per_byte(network, tokenizer, held_out, config.length, device=context.device) if few else {}
+    for _ in held_out:
+        pass
+    bits = scores["all"].bits_per_byte if few else None
     written = meter.sample() if meter else {}
     sampled = {"prompt": written[SAMPLE_PROMPT], "after": written[SAMPLE_TEXT]} if written else {}
     left_out = {source.name: source.left_out.to_mapping() for source in sources}
@@ -148,7 +154,7 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         "loss": trained.loss,
         "skipped_steps": trained.skipped_steps,
         **score_table(scores),
-        "heldout_bytes": scores["all"].bytes,
+        "heldout_bytes": scores["all"].bytes if few else 0,
         **({"samples": [sampled]} if sampled else {}),
         "tokens_per_second": trained.tokens_per_second,
         "training_seconds": trained.seconds,
@@ -166,12 +172,12 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
         title="Duihua base model",
         stage="pretrain",
         terms=metrics["terms"],
-        metrics={"held-out bits per byte": scores["all"].bits_per_byte},
+        metrics={"held-out bits per byte": bits} if few else {},
     )
     save_bundle(context.directory, network, tokenizer, card)
     if planned is not None:
         seconds = planned.setup_seconds + start_seconds + trained.seconds + time.monotonic() - ended
-        metrics["prediction"] = outcome(planned, seconds, peak_memory(context.device), scores["all"].bits_per_byte)
+        metrics["prediction"] = outcome(planned, seconds, peak_memory(context.device), bits)
         say_outcome(metrics["prediction"])
     result = StageResult(context.directory, metrics)
     result.save(context.directory)
@@ -203,7 +209,9 @@ def held_out_documents(sources: list[Source]) -> Iterator[Document]:
 
 
 def score_table(scores: dict[str, TextScore]) -> dict[str, dict[str, float | None]]:
-    """{"bits_per_byte": {all, en, zh}, "perplexity": {...}} of what `bits_per_byte` gives."""
+    """{"bits_per_byte": {all, en, zh}, "perplexity": {...}} of what `bits_per_byte` gives; nothing where nothing was scored."""
+    if not scores:
+        return {}
     return {
         "bits_per_byte": {name: score.bits_per_byte for name, score in scores.items()},
         "perplexity": {name: score.perplexity for name, score in scores.items()},
@@ -218,6 +226,10 @@ def source_terms(sources: list[Source]) -> list[dict[str, str]]:
 
 
 def _texts(source: Source) -> Iterator[str]:
+    nothing = True
     for record in source.records("train"):
         assert isinstance(record, Document)
+        nothing = False
         yield record.text
+    if nothing:
+        raise DataError(ALL_HELD_OUT, where=source.name, remedy=ADD_RECORDS)

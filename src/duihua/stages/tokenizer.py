@@ -53,7 +53,9 @@ def run(config: TokenizerConfig, context: StageContext) -> StageResult:
     sample_bytes = {language: _size(texts) for language, texts in sample.items()}
     if not any(sample_bytes.values()):
         raise DataError(
-            "the sources hold no text", where="tokenizer.sources", remedy="Look at them with `duihua data check`"
+            "the sources hold no text to train on",
+            where="tokenizer.sources",
+            remedy="Look at them with `duihua data check`",
         )
     left_out = {source.name: source.left_out.to_mapping() for source in sources}
     for source in sources:

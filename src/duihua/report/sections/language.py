@@ -43,7 +43,7 @@ def _quality(record: RunRecord) -> list[Markup]:
     """Three small tables instead of a wide one: each is read on its own, and each fits a phone."""
     pretrain, evaluate, sft = (record.result(kind) for kind in ("pretrain", "evaluate", "sft"))
     bits, perplexity = (_by_model(evaluate, name) for name in ("bits_per_byte", "perplexity"))
-    if pretrain and pretrain.get("bits_per_byte") != dig(evaluate, "bits_per_byte.base"):
+    if pretrain.get("bits_per_byte") and pretrain["bits_per_byte"] != dig(evaluate, "bits_per_byte.base"):
         whole = t("language.base_row")
         bits.insert(0, (whole, pretrain.get("bits_per_byte")))
         perplexity.insert(0, (whole, pretrain.get("perplexity")))

@@ -97,6 +97,21 @@ def test_several_runs_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureF
     assert [run["figures"]["loss"] for run in runs] == [2.0, 1.0]
 
 
+def test_held_out_bits_per_byte_of_a_finished_training_are_shown_and_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = stage(tmp_path / "one"), stage(tmp_path / "two")
+    write_plan(one, {"steps": 12, "bytes_per_token": 4.0})
+    (one / "result.json").write_text(json.dumps({"metrics": {"bits_per_byte": {"all": 1.625}}}))
+    assert main([str(tmp_path / "one"), "--once"]) == 0
+    said = capsys.readouterr().out
+    assert "heldout bits per byte 1.625" in said and "bits per byte of the training text 0.72135" in said
+    assert main([str(tmp_path / "one"), str(tmp_path / "two"), "--once"]) == 0
+    assert "heldout_bits_per_byte" in capsys.readouterr().out
+    views = [view_stage(one, "one"), view_stage(two, "two")]
+    assert "1.625" in drawn(views, "en", 200) and "留出文本" in drawn(views[:1], "zh")
+
+
 def drawn(views: list[Any], language: Any, width: int = 90) -> str:
     screen = Console(width=width, record=True, file=io.StringIO())
     screen.print(dashboard(views, language))

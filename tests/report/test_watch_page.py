@@ -91,6 +91,22 @@ def test_runs_side_by_side_share_their_charts(tmp_path: Path) -> None:
     assert 'class="run2"' not in write_content(runs[:1])
 
 
+def test_what_a_training_measured_at_its_end_stands_on_the_page_and_beside_that_of_others(tmp_path: Path) -> None:
+    for name, bits in (("one", 1.625), ("two", 1.75)):
+        path = stage(tmp_path, name)
+        (path / "fingerprint.json").write_text(json.dumps({"parts": {"stage": "pretrain"}}))
+        (path / "result.json").write_text(json.dumps({"metrics": {"bits_per_byte": {"all": bits}}}))
+    runs = [tmp_path / "one", tmp_path / "two"]
+    cards = dict(re.findall(r'data-figure="(\w+)".*?<b>(.*?)</b>', write_content(runs[:1])))
+    assert cards["heldout_bits_per_byte"] == "1.625" and cards["bits_per_byte"] == "0.7213"
+    words = text(write_content(runs))
+    assert "每字节比特数（留出文本）" in words and "1.625" in words and "1.75" in words
+    assert "Pre-training" in words, "a folder of another name does not hide what kind of training it holds"
+    assert "one" not in re.findall(r"stage=(\w+)", write_content(runs)), "the other run has no stage of that name"
+    (tmp_path / "two" / "result.json").write_text("{}")
+    assert "heldout_bits_per_byte" not in view_stage(tmp_path / "two").figures
+
+
 def test_an_evaluation_stands_at_the_tokens_of_its_step() -> None:
     rows = with_derived([{"step": 2, "tokens": 50, "seconds": 3.0}, {"step": 2, "heldout_loss": 1.0}])
     assert rows[1]["tokens"] == 50 and rows[1]["seconds"] == 3.0

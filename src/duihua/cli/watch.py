@@ -16,8 +16,10 @@ from duihua.errors import ConfigError
 
 SHOWN = (
     "loss", "bits_per_byte", "tokens_per_second", "utilisation", "gradient_norm", "learning_rate", "reward", "kl",
-    "heldout_loss", "accuracy", "skipped_steps",
+    "heldout_loss", "heldout_bits_per_byte", "accuracy", "skipped_steps",
 )  # fmt: skip
+PLAIN = {"bits_per_byte": "bits per byte of the training text"}
+"""What a figure is called in plain lines, where its name alone does not say it."""
 PORT = 8010
 
 
@@ -63,7 +65,9 @@ def lines_of(views: Sequence[Any]) -> list[str]:
     ]
     if view.losses:
         lines.append(f"loss {view.losses[0]:.4g} -> {view.losses[-1]:.4g}  {sparkline(view.losses)}")
-    lines += [f"{name.replace('_', ' ')} {figure(view, name)}" for name in SHOWN[1:] if name in view.figures]
+    lines += [
+        f"{PLAIN.get(name, name.replace('_', ' '))} {figure(view, name)}" for name in SHOWN[1:] if name in view.figures
+    ]
     lines += [
         f"{source}: loss {loss(train)} on training conversations, {loss(heldout)} held out"
         for source, (train, heldout) in by_source(view.figures).items()

@@ -16,7 +16,9 @@ from duihua.cli.watch import SHOWN, figure, loss
 from duihua.report.texts import TEXTS
 from duihua.report.watching import StageView, by_source, sparkline
 
-COMPARED = ("loss", "bits_per_byte", "reward", "tokens_per_second", "utilisation", "gradient_norm")
+COMPARED = (
+    "loss", "bits_per_byte", "heldout_bits_per_byte", "reward", "tokens_per_second", "utilisation", "gradient_norm",
+)  # fmt: skip
 STYLES = {"running": "bold cyan", "finished": "bold green", "still": "bold yellow"}
 FINDING_STYLES = {"problem": "bold red", "note": "bold yellow"}
 

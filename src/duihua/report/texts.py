@@ -1083,6 +1083,7 @@ TEXTS: dict[str, Text] = {
     "watch.so_far": Text("{time} so far", "已用 {time}"),
     "watch.loss": Text("Training loss", "训练损失"),
     "watch.bits_per_byte": Text("Bits per byte (training text)", "每字节比特数（训练文本）"),
+    "watch.heldout_bits_per_byte": Text("Bits per byte (held out)", "每字节比特数（留出文本）"),
     "watch.tokens_per_second": Text("Tokens per second", "每秒词元数"),
     "watch.utilisation": Text("Utilisation (of bare matrix products)", "利用率（占纯矩阵乘法）"),
     "watch.gradient_norm": Text("Gradient norm", "梯度范数"),

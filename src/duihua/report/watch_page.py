@@ -28,11 +28,13 @@ from duihua.version import __version__
 AXES = ("step", "tokens", "minutes")
 MOST_COLOURS = 6
 CARDS = (
-    "loss", "bits_per_byte", "tokens_per_second", "utilisation", "gradient_norm", "learning_rate", "heldout_loss", "reward",
-    "kl", "accuracy", "skipped_steps",
+    "loss", "bits_per_byte", "tokens_per_second", "utilisation", "gradient_norm", "learning_rate", "heldout_loss",
+    "heldout_bits_per_byte", "reward", "kl", "accuracy", "skipped_steps",
 )  # fmt: skip
 """What has a card of its own, where it is known."""
-COMPARED = ("loss", "bits_per_byte", "reward", "tokens_per_second", "utilisation", "gradient_norm")
+COMPARED = (
+    "loss", "bits_per_byte", "heldout_bits_per_byte", "reward", "tokens_per_second", "utilisation", "gradient_norm",
+)  # fmt: skip
 
 PAGE = Markup("""<main class="alone watch-page">
 <p class="partial lost" id="lost" hidden>{lost}</p>
@@ -119,20 +121,27 @@ def _link(label: object, here: bool, **words: str) -> Markup:
 
 def _stage_links(found: Sequence[Watched], stage: str, axis: str) -> Markup:
     """Every stage that any of the runs has, each a link; those that are shown are marked."""
+    if len(found) > 1 and all(len(one.stages) == 1 for one in found):
+        return Markup("")  # nothing to choose between
     names = list(dict.fromkeys(view.name for one in found for view in one.stages))
     shown = {one.view.name for one in found}
     states = {view.name: view.state for one in found for view in one.stages}
+    kinds = {view.name: view.stage for one in found for view in one.stages}
     links = [
         Markup('<li class="{}">{}</li>').format(
-            states[name], _link(_stage_title(name), name in shown, stage=name, axis=axis)
+            states[name], _link(_stage_title(name, kinds[name]), name in shown, stage=name, axis=axis)
         )
         for name in names
     ]
     return Markup('<nav class="stages" aria-label="{}"><ol>{}</ol></nav>').format("Stages 阶段", joined(links))
 
 
-def _stage_title(name: str) -> Markup:
-    return t(f"stage.{name}") if f"stage.{name}" in TEXTS else Markup("{}").format(name)
+def _stage_title(name: str, kind: str = "") -> Markup:
+    """Of a stage by its folder's name, with its kind before it where the folder is called otherwise."""
+    if f"stage.{name}" in TEXTS:
+        return t(f"stage.{name}")
+    known = f"stage.{kind}" in TEXTS
+    return Markup("{} ({})").format(t(f"stage.{kind}"), name) if known else Markup("{}").format(name)
 
 
 def _axis_links(stage: str, axis: str) -> Markup:
@@ -231,7 +240,7 @@ def _comparison(found: Sequence[Watched]) -> Markup:
         step = number(view.step) + (f" / {number(view.steps)}" if view.steps else "")
         left = duration(view.seconds_left) if view.seconds_left is not None else "–"
         known = [_figure(view, name) if name in view.figures else "–" for name in names]
-        rows.append([key, _stage_title(view.name), t(f"watch.{view.state}"), step, left, *known])
+        rows.append([key, _stage_title(view.stage), t(f"watch.{view.state}"), step, left, *known])
     heads = [*(t(f"watch.{name}") for name in columns), *(t(f"watch.{name}") for name in names)]
     return Markup('<section id="compared"><h2>{}</h2>{}</section>').format(
         t("watch.compared"), table(heads, rows, "nllrr" + "r" * len(names))

@@ -37,7 +37,8 @@ class StageView:
 
     stage: the kind, name: its folder's. state: finished, running or still. steps: in all, None where nothing says it.
     seconds_left: by the mean time a step so far. losses: of the logged steps. figures: the last of each name, with
-    bits_per_byte of the training text and the utilisation where the training has said what they need (training/progress.py).
+    bits_per_byte of the training text and the utilisation where the training has said what they need (training/progress.py),
+    and heldout_bits_per_byte of all held-out text once the result has it.
     sample: a prompt and a reply, of the last rollout, evaluation or result. findings: of a stage that learns from rollouts what
     the doctor of PPO runs finds not as it should be, problems first.
     """
@@ -106,7 +107,7 @@ def view_stage(folder: Path, run: str = "", now: float | None = None) -> StageVi
     step, seconds = int(figures.get("step", 0)), figures.get("seconds", 0.0)
     plan = read_plan(folder)
     steps = int(plan["steps"]) if finite(plan.get("steps")) else planned_steps(folder)
-    figures = {**derived(figures, plan), **figures}
+    figures = {**derived(figures, plan), **figures, **measured_at_the_end(folder)}
     left = (steps - step) * seconds / step if steps and step and seconds else None
     age = (time.time() if now is None else now) - path.stat().st_mtime
     state = "finished" if (folder / RESULT_FILE).is_file() else "running" if age < STALE_SECONDS else "still"
@@ -138,6 +139,15 @@ def derived(figures: Mapping[str, float], plan: Mapping[str, Any]) -> dict[str, 
     if work and peak and speed is not None:
         found["utilisation"] = speed * work / (peak * ranks)
     return found
+
+
+def measured_at_the_end(folder: Path) -> dict[str, float]:
+    """Held-out bits per byte of a stage that is done: of all held-out text, where evaluations on the way read some of it."""
+    try:
+        found = finite(read_json(folder / RESULT_FILE)["metrics"]["bits_per_byte"]["all"])
+    except (DuihuaError, KeyError, TypeError):
+        return {}
+    return {} if found is None else {"heldout_bits_per_byte": found}
 
 
 def by_source(figures: Mapping[str, float]) -> dict[str, tuple[float | None, float | None]]:

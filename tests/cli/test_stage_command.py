@@ -78,6 +78,25 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path, capsys: p
     assert (tmp_path / "tokenizer" / "tokenizer.json").read_bytes() == kept
 
 
+def test_a_finished_stage_whose_data_has_changed_names_it_and_the_ways_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "a.txt"
+    text.write_text("the cat and the dog sing and run and run and sing", encoding="utf-8")
+    made = tmp_path / "tokenizer"
+    command = ["tokenizer", "--sources.0.path", str(text), "--vocabulary-size", "262", "--output", str(made)]
+    command += ["--data", str(tmp_path / "data")]
+    assert main(command) == 0
+    text.write_text("the cat and the dog sing and run and run and sing and eat", encoding="utf-8")
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert f"holds what was made of other data: {text} changed" in said and "--accept-changed-data to keep" in said
+    assert main([*command, "--accept-changed-data"]) == 0
+    assert "done already" in capsys.readouterr().out
+    assert main([*command, "--vocabulary-size", "261"]) == 2
+    assert "holds something else (config.vocabulary_size: 262 -> 261" in capsys.readouterr().err
+
+
 def test_without_output_the_stage_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tokenizer"]) == 2
     assert "Add --output DIR" in capsys.readouterr().err

@@ -47,7 +47,9 @@ def test_a_training_of_which_nothing_is_held_out_says_so_before_it_begins_and_en
     result = train(TRAINED[:3], tmp_path)
     assert (result.bundle / "model.safetensors").is_file()
     assert "bits_per_byte" not in result.metrics and result.metrics["heldout_bytes"] == 0
-    assert "no record is held out, so bits per byte will not be measured" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "no record is held out, so bits per byte will not be measured" in said.err
+    assert "held-out bits per byte" not in said.out
     card = (result.bundle / "README.md").read_text(encoding="utf-8")
     assert "held-out bits per byte" not in card
 
@@ -56,7 +58,10 @@ def test_one_held_out_text_is_measured(tmp_path: Path, capsys: pytest.CaptureFix
     result = train([*TRAINED[:3], HELD_OUT[0]], tmp_path)
     assert result.metrics["bits_per_byte"]["all"] > 0
     assert result.metrics["heldout_bytes"] == len(HELD_OUT[0])
-    assert "no record is held out" not in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "no record is held out" not in said.err
+    bits = result.metrics["bits_per_byte"]["all"]
+    assert f"pretrain: held-out bits per byte {bits:.3f}, of {len(HELD_OUT[0])} bytes" in said.out
 
 
 def test_a_source_of_which_everything_is_held_out_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from duihua import console
 from duihua.errors import ConfigError
 from duihua.files import remove_leftovers, write_json
 from duihua.models.device import check_device
-from duihua.report.fingerprint import FINGERPRINT_FILE, Fingerprints, marks_of
+from duihua.report.fingerprint import FINGERPRINT_FILE, Fingerprints, marks_of, only_data_differs, stored_parts
 from duihua.report.lock import only_run
 from duihua.report.recipe import PlannedStage
 from duihua.report.runner import terminating_as_interrupt
@@ -18,6 +18,7 @@ from duihua.report.settings_line import defaults_of, settings_line
 from duihua.report.stage_state import bundle_sizes, stage_state
 from duihua.stages import Stage
 from duihua.stages.context import RESULT_FILE, StageContext, StageResult
+from duihua.stages.data_state import FLAG, changed_sources
 from duihua.stages.execution import execute
 
 
@@ -42,6 +43,13 @@ def run_single(
         if state == "finished":
             console.say(f"{stage.name}: done already with these settings, in {folder}")
             return StageResult.load(folder)
+        before = stored_parts(folder) or {}
+        if state == "stale" and only_data_differs(before, parts):
+            raise ConfigError(
+                f"holds what was made of other data: {', '.join(changed_sources(before['data'], parts['data']))} changed",
+                where=str(folder),
+                remedy=f"Put the old content back, train anew with another --output, or add {FLAG} to keep what is there",
+            )
         if state == "stale":
             raise ConfigError(
                 f"holds something else ({'; '.join(reasons[:3])})",

@@ -142,6 +142,7 @@ def run(config: PretrainConfig, context: StageContext) -> StageResult:
     for _ in held_out:
         pass
     bits = scores["all"].bits_per_byte if few else None
+    say_scores(scores)
     written = meter.sample() if meter else {}
     sampled = {"prompt": written[SAMPLE_PROMPT], "after": written[SAMPLE_TEXT]} if written else {}
     left_out = {source.name: source.left_out.to_mapping() for source in sources}
@@ -216,6 +217,19 @@ def score_table(scores: dict[str, TextScore]) -> dict[str, dict[str, float | Non
         "bits_per_byte": {name: score.bits_per_byte for name, score in scores.items()},
         "perplexity": {name: score.perplexity for name, score in scores.items()},
     }
+
+
+def say_scores(scores: dict[str, TextScore]) -> None:
+    """Print held-out bits per byte, of each language too where there are several; nothing where nothing was scored."""
+    if not scores or scores["all"].bits_per_byte is None:
+        return
+    apart = [
+        f"{name} {score.bits_per_byte:.3f}" for name, score in scores.items() if name != "all" and score.bits_per_byte
+    ]
+    detail = f" ({', '.join(apart)})" if len(apart) > 1 else ""
+    console.say(
+        f"pretrain: held-out bits per byte {scores['all'].bits_per_byte:.3f}{detail}, of {scores['all'].bytes:,} bytes"
+    )
 
 
 def source_terms(sources: list[Source]) -> list[dict[str, str]]:

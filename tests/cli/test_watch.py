@@ -136,6 +136,39 @@ def test_the_dashboard_shows_figures_remaining_time_and_sample_in_both_languages
     assert "run " in both and "other " in both and "6 / 12" in both and "Left" in both
 
 
+def test_a_terminal_waits_for_a_training_that_has_not_logged_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    (run / "pretrain").mkdir(parents=True)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
+    naps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        (run / "pretrain").rmdir()
+        (stage(run) / "result.json").write_text('{"metrics": {}}')
+
+    monkeypatch.setattr("duihua.cli.watch.time.sleep", sleep)
+    assert main([str(run)]) == 0 and naps == [2.0]
+    said = capsys.readouterr().out
+    assert "run: nothing has been logged yet" in said and "finished" in said
+    with pytest.raises(DataError, match="no such folder"):
+        main([str(tmp_path / "missing")])
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "result.json").write_text("{}")
+    with pytest.raises(DataError, match="nothing has been logged"):
+        main([str(tmp_path / "tokenizer")])
+    assert "尚无记录" in drawn_waiting("zh")
+
+
+def drawn_waiting(language: Any) -> str:
+    screen = Console(width=90, record=True, file=io.StringIO())
+    screen.print(dashboard([], language, waiting=["run"]))
+    return screen.export_text()
+
+
 def test_the_losses_of_each_source_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = stage(tmp_path / "run", "sft")
     lines = [

@@ -12,7 +12,7 @@ from typing import Any
 
 from duihua import console
 from duihua.cli.arguments import Parser
-from duihua.errors import ConfigError
+from duihua.errors import ConfigError, DataError
 
 SHOWN = (
     "loss", "bits_per_byte", "tokens_per_second", "utilisation", "gradient_norm", "learning_rate", "reward", "kl",
@@ -117,11 +117,31 @@ def _live(folders: Sequence[Path], stage: str, every: float) -> int:
 
     with Live(console=Console(), screen=False, auto_refresh=False) as live:
         while True:
-            views = _views(folders, stage)
-            live.update(dashboard(views), refresh=True)
-            if all(view.state == "finished" for view in views):
+            begun, waiting = _begun(folders)
+            views = _views(begun, stage)
+            live.update(dashboard(views, waiting=waiting), refresh=True)
+            if not waiting and all(view.state == "finished" for view in views):
                 return 0
             time.sleep(every)
+
+
+def _begun(folders: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """(the folders in which something has been logged, the names of those in which nothing has yet). Raises DataError where one
+    is no folder, or done without having logged."""
+    from duihua.report.watching import require_folder, watched_stages
+
+    begun: list[Path] = []
+    waiting: list[str] = []
+    for folder in folders:
+        require_folder(folder)
+        try:
+            watched_stages(folder)
+            begun.append(folder)
+        except DataError:
+            if (folder / "result.json").is_file():  # done without a figure, as a tokenizer is
+                raise
+            waiting.append(folder.resolve().name)
+    return begun, waiting
 
 
 def _page(folders: Sequence[Path], arguments: argparse.Namespace) -> int:

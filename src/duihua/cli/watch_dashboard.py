@@ -23,10 +23,15 @@ STYLES = {"running": "bold cyan", "finished": "bold green", "still": "bold yello
 FINDING_STYLES = {"problem": "bold red", "note": "bold yellow"}
 
 
-def dashboard(views: Sequence[StageView], language: Language | None = None) -> RenderableType:
-    """What is drawn: a panel for one view, a table for several."""
+def dashboard(
+    views: Sequence[StageView], language: Language | None = None, waiting: Sequence[str] = ()
+) -> RenderableType:
+    """What is drawn: a panel for one view, a table for several. waiting: runs that have logged nothing yet."""
     language = language or language_of_locale()
-    return _panel(views[0], language) if len(views) == 1 else _table(views, language)
+    lines: list[RenderableType] = [Text(_text("waiting_here", language, run=run), "dim") for run in waiting]
+    if views:
+        lines.append(_panel(views[0], language) if len(views) == 1 else _table(views, language))
+    return Group(*lines)
 
 
 def _text(key: str, language: Language, **values: object) -> str:

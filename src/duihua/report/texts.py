@@ -1060,6 +1060,10 @@ TEXTS: dict[str, Text] = {
     "watch.waiting": Text(
         "{run}: nothing has been logged yet. The page goes on by itself.", "{run}：尚无记录，出现后页面会自动更新。"
     ),
+    "watch.waiting_here": Text(
+        "{run}: nothing has been logged yet; the first figures will stand here. Ctrl-C leaves.",
+        "{run}：尚无记录；第一批数据出来后会显示在这里。按 Ctrl-C 退出。",
+    ),
     "watch.lost": Text(
         "Nobody answers any more: <code>duihua watch</code> was stopped. What you see is its last answer.",
         "已无应答：<code>duihua watch</code> 已停止，页面显示的是最后一次的数据。",

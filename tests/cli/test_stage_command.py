@@ -8,7 +8,7 @@ import pytest
 from duihua.cli.main import main
 from duihua.cli.stage import read_config, read_inputs
 from duihua.errors import ConfigError
-from duihua.stages import STAGES
+from duihua.stages import STAGES, find_stage
 
 TINY = ["--sources.0.name", "tiny-text", "--megabytes", "0.1", "--vocabulary-size", "300"]
 
@@ -95,6 +95,21 @@ def test_a_finished_stage_whose_data_has_changed_names_it_and_the_ways_out(
     assert "done already" in capsys.readouterr().out
     assert main([*command, "--vocabulary-size", "261"]) == 2
     assert "holds something else (config.vocabulary_size: 262 -> 261" in capsys.readouterr().err
+
+
+def test_ones_own_source_in_a_default_list_is_told_what_else_stands_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*words: str, settings: tuple[str, ...] = ()) -> str:
+        read_config(find_stage("sft"), "", settings, words)
+        return capsys.readouterr().err
+
+    others = "beside yours the default's other sources stay: chatterbot-zh, identity"
+    assert others in said("--sources.0.path", "chats.jsonl", "--sources.0.kind", "conversations")
+    assert others in said("--sources.0.path=chats.jsonl", "--sources.0.kind=conversations")
+    assert said("--sources.0.weight", "2") == said("--steps", "3") == ""
+    alone = ("sources=[{path: chats.jsonl, kind: conversations}]",)
+    assert said(settings=alone) == said("--sources.0.path", "other.jsonl", settings=alone) == ""
 
 
 def test_without_output_the_stage_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from duihua.cli.arguments import Parser
 from duihua.config import build, load_yaml, override, parse, to_mapping
 from duihua.config.flags import optional_groups
 from duihua.config.mapping import suggestion
+from duihua.data.source import SourceConfig
 from duihua.errors import ConfigError
 from duihua.stages import Stage, find_stage
 from duihua.stages.configs.dial import names_in, names_of_flags, stating
@@ -88,7 +90,24 @@ def read_config(stage: Stage, file: str, settings: Sequence[str], flags: Sequenc
     config = build(cls, mapping, stage.name)
     if flags:
         config = parse(cls, flags, default=config, prog=prog or f"duihua {stage.name}")
+        _say_other_sources(config, mapping, flags, stage.name)
     return stating(config, [*names_in(mapping), *names_of_flags(flags)], stage.name)
+
+
+def _say_other_sources(config: Any, mapping: Mapping[str, Any], flags: Sequence[str], stage: str) -> None:
+    """A flag such as --sources.0.path puts one's own data in one place of the default list; say what else stands in it."""
+    for name in (field.name for field in dataclasses.fields(config) if field.name not in mapping):
+        sources = getattr(config, name)
+        if not isinstance(sources, tuple) or len(sources) < 2 or not isinstance(sources[0], SourceConfig):
+            continue
+        places = "|".join(f"--{name.replace('_', '-')}[.]{at}[.](name|path|hub)(=.*)?" for at in range(len(sources)))
+        own = {int(flag.split(".")[1]) for flag in flags if re.fullmatch(places, flag)}
+        others = [source.name or source.path or source.hub for at, source in enumerate(sources) if at not in own]
+        if own and others:
+            console.warn(
+                f"{stage}: beside yours the default's other {name} stay: {', '.join(others)}. For yours alone write "
+                f"--set '{name}=[{{path: FILE, kind: KIND}}]'"
+            )
 
 
 def read_inputs(stage: Stage, given: Sequence[str]) -> dict[str, Path]:

@@ -91,6 +91,16 @@ def test_runs_side_by_side_share_their_charts(tmp_path: Path) -> None:
     assert 'class="run2"' not in write_content(runs[:1])
 
 
+def test_a_run_without_the_chosen_stage_is_not_said_to_have_logged_nothing(tmp_path: Path) -> None:
+    stage(tmp_path / "one")
+    stage(tmp_path / "two")
+    stage(tmp_path / "two", "sft")
+    words = text(write_content([tmp_path / "one", tmp_path / "two"], "sft"))
+    assert "one: no figures of sft so far" in words and "one：暂无 sft 的数据" in words
+    assert "nothing has been logged" not in words
+    assert "no figures" not in text(write_content([tmp_path / "one", tmp_path / "two"], "pretrain"))
+
+
 def test_what_a_training_measured_at_its_end_stands_on_the_page_and_beside_that_of_others(tmp_path: Path) -> None:
     for name, bits in (("one", 1.625), ("two", 1.75)):
         path = stage(tmp_path, name)

@@ -1060,6 +1060,7 @@ TEXTS: dict[str, Text] = {
     "watch.waiting": Text(
         "{run}: nothing has been logged yet. The page goes on by itself.", "{run}：尚无记录，出现后页面会自动更新。"
     ),
+    "watch.no_stage": Text("{run}: no figures of {stage} so far.", "{run}：暂无 {stage} 的数据。"),
     "watch.waiting_here": Text(
         "{run}: nothing has been logged yet; the first figures will stand here. Ctrl-C leaves.",
         "{run}：尚无记录；第一批数据出来后会显示在这里。按 Ctrl-C 退出。",

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from markupsafe import Markup
 
-from duihua.errors import DuihuaError
+from duihua.errors import ConfigError, DuihuaError
 from duihua.report.components import brief, duration, folded, joined, note, number, said, t, table, with_note
 from duihua.report.document import CLOSED, document
 from duihua.report.figures import Point, Series, line_chart, smooth, thin
@@ -97,6 +97,8 @@ def write_content(runs: Sequence[Path], stage: str = "", axis: str = "step") -> 
     for run in runs:
         try:
             found.append(Watched(run, stage))
+        except ConfigError:
+            waiting.append(note(t("watch.no_stage", run=run.resolve().name, stage=stage)))
         except DuihuaError:
             waiting.append(note(t("watch.waiting", run=run.resolve().name)))
     title = Markup('<div class="title"><span class="kicker">{}</span><h1>{}</h1>{}</div>').format(

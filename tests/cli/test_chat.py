@@ -326,3 +326,9 @@ def test_control_c_stops_the_reply_and_not_the_program(terminal: Terminal, tmp_p
     terminal.press_until("\x04", "Goodbye.")
     assert terminal.close() == 0
     assert "你好" in (tmp_path / "duihua" / "chat_history").read_text()
+
+
+def test_parameters_are_counted_as_each_language_counts() -> None:
+    counted = {number: (chat._count(number, "en"), chat._count(number, "zh")) for number in (950, 656_256, 7_340_032)}
+    assert counted == {950: ("950", "950"), 656_256: ("656.3k", "65.6 万"), 7_340_032: ("7.3M", "734.0 万")}
+    assert chat._count(1_500_000_000, "en") == "1.5B" and chat._count(1_500_000_000, "zh") == "15.0 亿"

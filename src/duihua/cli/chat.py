@@ -172,7 +172,7 @@ def _talk(session: ChatSession) -> int:
             language,
             name=model.name,
             stage=stage,
-            parameters=_count(parameters),
+            parameters=_count(parameters, language),
             context=model.context,
             reply=min(session.settings.max_new_tokens, model.context),
         )
@@ -253,9 +253,15 @@ def _typed_lines(language: Language, interrupts: _Interrupts) -> Iterator[str]:
         yield line + "\n"
 
 
-def _count(number: int) -> str:
-    """7340032 -> 7.3M"""
-    for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+COUNTS: dict[Language, tuple[tuple[float, str], ...]] = {
+    "en": ((1e9, "B"), (1e6, "M"), (1e3, "k")),
+    "zh": ((1e8, " 亿"), (1e4, " 万")),
+}
+
+
+def _count(number: int, language: Language) -> str:
+    """7340032 -> 7.3M, 734.0 万"""
+    for size, suffix in COUNTS[language]:
         if number >= size:
             return f"{number / size:.1f}{suffix}"
     return str(number)

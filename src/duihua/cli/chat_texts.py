@@ -24,7 +24,7 @@ TEXTS: Mapping[str, tuple[str, str]] = {
     "model": ("model> ", "模型> "),
     "banner": (
         "{name}{stage}: {parameters} parameters, context of {context} tokens, replies of up to {reply}",
-        "{name}{stage}：{parameters} 参数，上下文 {context} 个词元，回复最多 {reply} 个词元",
+        "{name}{stage}：参数量 {parameters}，上下文 {context} 个词元，回复最多 {reply} 个词元",
     ),
     "stage": (" ({stage})", "（{stage}）"),
     "base": (

@@ -112,6 +112,20 @@ def test_ones_own_source_in_a_default_list_is_told_what_else_stands_there(
     assert said(settings=alone) == said("--sources.0.path", "other.jsonl", settings=alone) == ""
 
 
+def test_a_rate_that_the_optimizer_does_not_use_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*words: str, settings: tuple[str, ...] = ()) -> str:
+        read_config(find_stage("pretrain"), "", settings, words)
+        return capsys.readouterr().err
+
+    unused = "pretrain.optimizer.learning_rate has no effect: an optimizer of kind muon uses matrix_learning_rate, "
+    assert unused in said("--optimizer.learning-rate", "0.001")
+    assert unused in said(settings=("optimizer.learning_rate=0.001",))
+    other = said("--optimizer.kind", "adamw", "--optimizer.head-learning-rate=0.1")
+    assert "head_learning_rate has no effect: an optimizer of kind adamw uses learning_rate" in other
+    assert said("--optimizer.kind", "adamw", "--optimizer.learning-rate", "0.001") == ""
+    assert said("--optimizer.matrix-learning-rate", "0.01", "--optimizer.adapter-learning-rate", "0.01") == ""
+
+
 def test_without_output_the_stage_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tokenizer"]) == 2
     assert "Add --output DIR" in capsys.readouterr().err

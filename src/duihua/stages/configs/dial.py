@@ -10,8 +10,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from duihua import console
 from duihua.config.quantity import quantity
 from duihua.errors import ConfigError
+from duihua.training.config import OptimizerConfig
+
+MUON_RATES = ("matrix_learning_rate", "embedding_learning_rate", "head_learning_rate", "scalar_learning_rate")
 
 MOST_SIZE = 40
 """Layers; a shape of 40 layers has about two thousand million parameters."""
@@ -116,8 +120,25 @@ def names_of_flags(words: Sequence[str]) -> Iterable[str]:
             yield word[2:].partition("=")[0].replace("-", "_")
 
 
+def unused_rates(config: Any, names: Iterable[str]) -> Iterable[tuple[str, str, str]]:
+    """(name, kind of its optimizer, the rates which that one uses) of each stated rate that has no effect."""
+    for name in names:
+        *path, rate = name.split(".")
+        part = config
+        for step in path:
+            part = getattr(part, step, None)
+        if isinstance(part, OptimizerConfig) and rate in ("learning_rate", *MUON_RATES):
+            used = MUON_RATES if part.kind == "muon" else ("learning_rate",)
+            if rate not in used:
+                yield name, part.kind, ", ".join(used)
+
+
 def stating(config: Any, names: Iterable[str], where: str) -> Any:
-    """The config of any stage, told what was written down if it has a dial; `where` is the stage's name, for errors."""
+    """The config of any stage, told what was written down if it has a dial; `where` is the stage's name, for errors. Rates that
+    were written down and that the kind of optimizer does not use are told."""
+    names = list(names)
+    for name, kind, used in unused_rates(config, names):
+        console.warn(f"{where}.{name} has no effect: an optimizer of kind {kind} uses {used}")
     if not hasattr(config, "stating"):
         return config
     try:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from duihua.config import to_mapping
 from duihua.errors import ConfigError, DuihuaError
 from duihua.files import read_json, write_atomic, write_json
 from duihua.report.fingerprint import bundle_fingerprint, what_changed
@@ -23,8 +24,10 @@ from duihua.report.recipe_cost import RecipeCost
 from duihua.report.runner import RunOutcome, run_recipe, terminating_as_interrupt
 from duihua.report.settings_line import settings_line
 from duihua.stages import Stage
+from duihua.stages.configs.pretrain import PretrainConfig
 from duihua.stages.context import StageContext, StageResult
 from duihua.stages.data_state import sources_in
+from duihua.training.config import deciding, saved_like
 
 
 @dataclass(frozen=True)
@@ -367,6 +370,20 @@ def test_settings_that_are_the_defaults_are_not_printed() -> None:
     config = {"steps": 3, "shape": {"width": 64, "layers": 2}, "rate": 0.1}
     assert settings_line(config, {"steps": 3, "shape": {"width": 32, "layers": 2}, "rate": 0.1}) == "shape.width 64"
     assert settings_line(config, config) == "defaults"
+
+
+def test_when_a_training_is_saved_decides_nothing_of_what_it_becomes() -> None:
+    config = PretrainConfig()
+    trainer = config.trainer
+    for changed in ({"checkpoint_seconds": 7.0}, {"checkpoint_steps": 3, "keep_checkpoints": 5}):
+        other = dataclasses.replace(config, trainer=dataclasses.replace(trainer, **changed))  # type: ignore[arg-type]
+        assert deciding(other) == deciding(config)
+        assert to_mapping(other) != to_mapping(config)
+        back = dataclasses.replace(other, trainer=saved_like(other.trainer, trainer))
+        assert back == config
+    other = dataclasses.replace(config, trainer=dataclasses.replace(trainer, clip_norm=2.0))
+    assert deciding(other) != deciding(config)
+    assert deciding(FakeConfig(steps=4)) == {"steps": 4, "word": "a"}
 
 
 def test_sources_are_found_at_any_depth_of_the_real_configs() -> None:

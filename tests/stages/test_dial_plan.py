@@ -123,8 +123,10 @@ def test_a_stopped_training_goes_on_with_the_settings_that_it_began_with(
         run(ASKED, tmp_path / "stopped", tokenizer)
     monkeypatch.setattr(Trainer, "step", right)
     assert len(measured) == 1
-    again = run(ASKED, tmp_path / "stopped", tokenizer)
+    saved_more = dataclasses.replace(ASKED, trainer=dataclasses.replace(ASKED.trainer, checkpoint_steps=2))
+    again = run(saved_more, tmp_path / "stopped", tokenizer)
     assert len(measured) == 1  # not measured anew
+    assert (tmp_path / "stopped" / "checkpoints" / "step-00000006").is_dir()  # saved as it was asked for now
     sums = [sha256_file(place / "model.safetensors") for place in (folder, tmp_path / "stopped")]
     assert sums[0] == sums[1] and again.metrics["loss"] == metrics["loss"]
     assert again.metrics["prediction"]["minutes"]["achieved"] > 0

@@ -1,8 +1,8 @@
 """When a stage must run again: a hash of everything that decides what it makes.
 
-That is its kind and config, the fingerprints of the stages or bundles that it is given, the fingerprints of its sources,
-the seed and the number of threads. Not the device: a run may be finished on another machine. The parts are kept beside
-the hash, so that a stale stage can say what has changed.
+That is its kind and config (but not when its training is saved), the fingerprints of the stages or bundles that it is given,
+those of its sources, the seed and the number of threads. Not the device: a run may be finished on another machine.
+The parts are kept beside the hash, so that a stale stage can say what has changed.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from duihua.config import to_mapping
 from duihua.data.source import SourceConfig
 from duihua.errors import BundleError, DuihuaError
 from duihua.files import read_json, sha256_file, sha256_json
 from duihua.report.recipe import PlannedStage
 from duihua.stages.data_state import changed_sources, data_fingerprints, newest_checkpoint, refuse_changed
 from duihua.stages.execution import is_finished
+from duihua.training.config import deciding
 
 FORMAT = 1
 FINGERPRINT_FILE = "fingerprint.json"
@@ -53,7 +53,7 @@ class Fingerprints:
         parts = {
             "format": FORMAT,
             "stage": planned.stage.name,
-            "config": to_mapping(planned.config),
+            "config": deciding(planned.config),
             "inputs": inputs,
             "data": dict(self.data[planned.name]),
             "seed": self.seed,

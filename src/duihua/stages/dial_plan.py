@@ -40,6 +40,7 @@ from duihua.stages.dial_choice import Measured, choose
 from duihua.stages.first_weights import bigrams_of
 from duihua.text.tokenizer import Tokenizer
 from duihua.training.compilation import compiles
+from duihua.training.config import deciding, saved_like
 from duihua.training.memory import forget_peak, free_memory, peak_memory
 from duihua.training.optimizers import state_bytes
 from duihua.training.precision import compute_dtype
@@ -234,11 +235,11 @@ def plan(config: PretrainConfig, context: StageContext, world: World, started: f
 
     Raises ConfigError where the dial asks for what cannot be.
     """
-    path, asked = context.directory / PLAN_FILE, to_mapping(config)
+    path, asked = context.directory / PLAN_FILE, deciding(config)
     stored = read_plan(path)
     if stored is not None and stored.asked == asked:
         console.say(f"pretrain: the settings of {PLAN_FILE}, as this training began")
-        return stored
+        return replace(stored, config=replace(stored.config, trainer=saved_like(stored.config.trainer, config.trainer)))
     if current().count > 1:
         raise ConfigError(
             "the dial measures one process, and there are several ranks",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from duihua.config import to_mapping
 from duihua.errors import ConfigError
 
 
@@ -219,3 +220,20 @@ class TrainerConfig:
                 where="loss_scale_growth_steps",
                 remedy="Set it to 1 or more, or leave it out",
             )
+
+
+SAVING = ("checkpoint_seconds", "checkpoint_steps", "keep_checkpoints")
+"""Fields of a TrainerConfig that say when a training is saved, and not what it becomes: it may go on with others."""
+
+
+def deciding(config: Any) -> dict[str, Any]:
+    """A stage's config as plain JSON, with the defaults for how its training is saved."""
+    found = to_mapping(config)
+    if isinstance(getattr(config, "trainer", None), TrainerConfig):
+        found["trainer"] |= {name: getattr(TrainerConfig, name) for name in SAVING}
+    return found
+
+
+def saved_like(trainer: TrainerConfig, other: TrainerConfig) -> TrainerConfig:
+    """`trainer`, saved when `other` is."""
+    return dataclasses.replace(trainer, **{name: getattr(other, name) for name in SAVING})

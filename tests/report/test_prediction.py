@@ -91,7 +91,12 @@ def test_the_report_says_whose_figure_it_is(tmp_path: Path) -> None:
 
 def test_the_quickstart_states_its_cost_only_as_it_stands() -> None:
     recipe = load_recipe(QUICKSTART)
-    assert recipe.cost is not None and set(recipe.cost.seconds) == {stage.name for stage in recipe.stages}
+    assert recipe.cost is not None
+    with_bf16, without = recipe.cost.on(True), recipe.cost.on(False)
+    assert with_bf16 == recipe.cost and without == recipe.cost.without_bf16
+    assert set(with_bf16.seconds) == set(without.seconds) == {stage.name for stage in recipe.stages}
+    assert with_bf16.minutes < without.minutes
+    assert COST.on(True) is COST.on(False) is COST  # where one machine alone is stated
     assert load_recipe(QUICKSTART, ["seed=2"]).cost == recipe.cost
     assert load_recipe(QUICKSTART, ["pretrain.steps=10"]).cost is None
     with pytest.raises(ConfigError, match="must be above 0, found -1"):

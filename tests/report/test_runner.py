@@ -206,6 +206,23 @@ def test_what_the_first_stages_took_here_foretells_the_whole_also_over_two_attem
     assert "foretold" not in read_json(tmp_path / "plain" / "run.json")
 
 
+@pytest.mark.parametrize(("native", "machine"), [(True, "a new one"), (False, "an old one")])
+def test_what_is_stated_is_that_of_a_processor_of_this_kind(
+    native: bool,
+    machine: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("duihua.nn.products.bf16_is_native", lambda: native)
+    names = ("one", "two", "three")
+    old = RecipeCost("an old one", 2.0, dict.fromkeys(names, 60.0))
+    costly = dataclasses.replace(three(), cost=RecipeCost("a new one", 1.0, dict.fromkeys(names, 30.0), old))
+    go(costly, tmp_path / "run")
+    assert f"GiB of memory on {machine};" in capsys.readouterr().out
+    assert read_json(tmp_path / "run" / "run.json")["prediction"]["machine"] == machine
+
+
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stopping = recipe(planned("one", FakeConfig()), planned("two", FakeConfig(), StoppingStage))
     with pytest.raises(KeyboardInterrupt):

@@ -31,6 +31,8 @@ class RecipeCost:
     """The most memory that it held."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each stage, by its name."""
+    without_bf16: RecipeCost | None = None
+    """The same where a processor does not multiply bf16 by itself: its stages are slower, and not all as much."""
 
     def __post_init__(self) -> None:
         if not 0 < self.memory_gib < math.inf:
@@ -46,6 +48,10 @@ class RecipeCost:
                     where=f"seconds.{name}",
                     remedy="Set a larger number, or leave it out",
                 )
+
+    def on(self, bf16: bool) -> RecipeCost:
+        """What is stated for a machine that multiplies bf16 by itself, or for one that does not; this where only one is."""
+        return self if bf16 or self.without_bf16 is None else self.without_bf16
 
     @property
     def minutes(self) -> float:

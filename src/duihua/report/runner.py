@@ -95,8 +95,9 @@ def run_recipe(
             f"Run {recipe.name} in {directory}: {', '.join(names[:last])}; seed {recipe.seed}, "
             f"{counted(threads, 'thread')}, {device}"
         )
-        if recipe.cost is not None:
-            say(cost_line(recipe.cost, names[:last]))
+        cost = None if recipe.cost is None else recipe.cost.on(_multiplies_bf16(device))
+        if cost is not None:
+            say(cost_line(cost, names[:last]))
         outcome: dict[str, str] = {}
         with RunLog(directory, facts) as log:
             try:
@@ -114,14 +115,20 @@ def run_recipe(
                     )
                     label = f"[{number}/{last}] {planned.name}"
                     outcome[planned.name] = _bring_up(planned, context, fingerprint, parts, log, label, said)
-                    if recipe.cost is not None and outcome[planned.name] == "finished":
-                        _say_the_rest(recipe.cost, log, list(outcome), names, last)
+                    if cost is not None and outcome[planned.name] == "finished":
+                        _say_the_rest(cost, log, list(outcome), names, last)
             except KeyboardInterrupt:
                 say(f"Stopped; nothing is lost. Go on with the same command: {shlex.join(said)}")
                 raise
             complete = last == len(names)
-            summary = _write_up(directory, log, recipe.cost) if complete else {}
+            summary = _write_up(directory, log, cost) if complete else {}
     return RunOutcome(directory, outcome, complete, summary)
+
+
+def _multiplies_bf16(device: str) -> bool:
+    from duihua.nn.products import bf16_is_native
+
+    return device != "cpu" or bf16_is_native()
 
 
 def _say_the_rest(cost: RecipeCost, log: RunLog, ran: Sequence[str], names: Sequence[str], last: int) -> None:

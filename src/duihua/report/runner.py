@@ -36,6 +36,7 @@ from duihua.console import counted, duration, say
 from duihua.cores import usable_cores
 from duihua.errors import ConfigError
 from duihua.files import remove_leftovers, sync_directory, write_json
+from duihua.interrupts import signals_wait
 from duihua.models.device import check_device
 from duihua.report.fingerprint import FINGERPRINT_FILE, Fingerprints, marks_of
 from duihua.report.lock import LOCK_FILE, only_run
@@ -95,8 +96,9 @@ def run_recipe(
             f"Run {recipe.name} in {directory}: {', '.join(names[:last])}; seed {recipe.seed}, "
             f"{counted(threads, 'thread')}, {device}"
         )
-        cost = None if recipe.cost is None else recipe.cost.on(_multiplies_bf16(device))
+        cost = recipe.cost
         if cost is not None:
+            cost = cost.on(device != "cpu" or _multiplies_bf16()) if cost.without_bf16 else cost
             say(cost_line(cost, names[:last]))
         outcome: dict[str, str] = {}
         with RunLog(directory, facts) as log:
@@ -125,10 +127,11 @@ def run_recipe(
     return RunOutcome(directory, outcome, complete, summary)
 
 
-def _multiplies_bf16(device: str) -> bool:
-    from duihua.nn.products import bf16_is_native
+def _multiplies_bf16() -> bool:
+    with signals_wait():  # torch is imported
+        from duihua.nn.products import bf16_is_native
 
-    return device != "cpu" or bf16_is_native()
+        return bf16_is_native()
 
 
 def _say_the_rest(cost: RecipeCost, log: RunLog, ran: Sequence[str], names: Sequence[str], last: int) -> None:

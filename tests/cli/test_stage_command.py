@@ -124,6 +124,8 @@ def test_a_rate_that_the_optimizer_does_not_use_is_told(capsys: pytest.CaptureFi
     assert "head_learning_rate has no effect: an optimizer of kind adamw uses learning_rate" in other
     assert said("--optimizer.kind", "adamw", "--optimizer.learning-rate", "0.001") == ""
     assert said("--optimizer.matrix-learning-rate", "0.01", "--optimizer.adapter-learning-rate", "0.01") == ""
+    everything = ("--optimizer.learning-rate", "0.001", "--optimizer.matrix-learning-rate", "0.01")
+    assert said(*everything) == ""  # as in settings that a program has written
 
 
 def test_without_output_the_stage_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,15 +121,18 @@ def names_of_flags(words: Sequence[str]) -> Iterable[str]:
 
 
 def unused_rates(config: Any, names: Iterable[str]) -> Iterable[tuple[str, str, str]]:
-    """(name, kind of its optimizer, the rates which that one uses) of each stated rate that has no effect."""
-    for name in names:
+    """(name, kind of its optimizer, the rates which that one uses) of each stated rate that has no effect.
+
+    Nothing of an optimizer of which a rate that it uses is stated too, as where all settings are written down."""
+    stated = set(names)
+    for name in sorted(stated):
         *path, rate = name.split(".")
         part = config
         for step in path:
             part = getattr(part, step, None)
         if isinstance(part, OptimizerConfig) and rate in ("learning_rate", *MUON_RATES):
             used = MUON_RATES if part.kind == "muon" else ("learning_rate",)
-            if rate not in used:
+            if not stated & {".".join((*path, other)) for other in used}:
                 yield name, part.kind, ", ".join(used)
 
 

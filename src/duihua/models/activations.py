@@ -7,6 +7,7 @@ each block stays, and one block's tensors live at a time while it is computed ag
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,12 +48,10 @@ def count_activations(
     little less of a gated layer.
     """
     config = trunk(network).config
-    if gpu := device.startswith(
-        "cuda"
-    ):  # what multiplies here keeps other tensors; fp16 is as long as bf16 and always torch's
-        with products_by("torch"):
-            by_block, outside = kept_for_backward(network, batch, time, torch.float16 if dtype else None)
-    else:
+    gpu = device.startswith("cuda")
+    if gpu and dtype is not None:
+        dtype = torch.float16  # as long as bf16, and never this processor's own way
+    with products_by("torch") if gpu else nullcontext():
         by_block, outside = kept_for_backward(network, batch, time, dtype)
     entering = 4 * batch * time * config.width * config.layers
     loss = 0
